@@ -1,0 +1,1 @@
+"""Benchmarks against the peers of the field: `make bench`."""

@@ -1,0 +1,5 @@
+"""Gradient boosted trees."""
+
+from quantfleet_models.boosted.config import XGBoostConfig
+
+__all__ = ["XGBoostConfig"]

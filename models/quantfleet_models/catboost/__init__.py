@@ -1,0 +1,5 @@
+"""CatBoost; needs the extra `catboost`."""
+
+from quantfleet_models.catboost.config import CatBoostConfig
+
+__all__ = ["CatBoostConfig"]

@@ -1,0 +1,5 @@
+"""LightGBM."""
+
+from quantfleet_models.lightgbm.config import LightGBMConfig
+
+__all__ = ["LightGBMConfig"]

@@ -1,0 +1,5 @@
+"""Linear models out of scikit-learn."""
+
+from quantfleet_models.linear.config import RidgeConfig
+
+__all__ = ["RidgeConfig"]

@@ -1,0 +1,17 @@
+"""Backtests on the ledger: what target weights would have earned after costs."""
+
+from quantfleet.backtest.config import BacktestConfig
+from quantfleet.backtest.panel import BarPanel
+from quantfleet.backtest.policy import PositionPolicy
+from quantfleet.backtest.result import TRADE_SCHEMA, BacktestResult
+from quantfleet.backtest.vectorised import run_backtest, run_backtests
+
+__all__ = [
+    "TRADE_SCHEMA",
+    "BacktestConfig",
+    "BacktestResult",
+    "BarPanel",
+    "PositionPolicy",
+    "run_backtest",
+    "run_backtests",
+]

@@ -1,0 +1,133 @@
+"""Prices as arrays: the bars of several symbols on one calendar, holes kept as holes.
+
+Shapes: T bars of the calendar (every time at which any symbol has a bar), S symbols.
+Time: `time_T` is the bar's open in UTC. open[t] can be traded at `time_T[t]`, close[t] is known at the bar's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from quantfleet.errors import BacktestError, SchemaError, nearest
+
+__all__ = ["BarPanel"]
+
+Array = npt.NDArray[np.float64]
+
+_COLUMNS = ("symbol", "timestamp", "open", "close")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BarPanel:
+    """Open and close prices of S symbols over T bars. A missing bar is NaN in both; nothing is ever filled in.
+
+    Raises: BacktestError: fewer than two bars, times that do not rise, arrays that do not fit each other, a price that
+        is zero, negative or infinite, half a bar (open without close), a symbol without any bar or listed twice.
+    """
+
+    open_TS: Array
+    close_TS: Array
+    time_T: npt.NDArray[np.datetime64]
+    """datetime64[us], UTC, strictly rising."""
+    symbols: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        bars, width = len(self.time_T), len(self.symbols)
+        for name in ("open_TS", "close_TS"):
+            shape = getattr(self, name).shape
+            if shape != (bars, width):
+                raise BacktestError(
+                    f"panel.{name} has shape {shape}, but there are {bars} times and {width} symbols; it needs "
+                    f"({bars}, {width})."
+                )
+        if bars < 2:
+            raise BacktestError(
+                f"a backtest over {bars} bar(s) cannot trade: a decision at the close of one bar is filled at the open "
+                "of the next, so it takes at least 2."
+            )
+        if len(set(self.symbols)) != width or not width:
+            raise BacktestError(f"panel symbols must be distinct and at least one, got {self.symbols}.")
+        steps = np.diff(self.time_T.astype("datetime64[us]").astype(np.int64))
+        if (steps <= 0).any():
+            t = int(np.argmax(steps <= 0)) + 1
+            raise BacktestError(
+                f"times must rise strictly: bar {t} at {self.time_T[t]} follows bar {t - 1} at {self.time_T[t - 1]}. "
+                "Sort the bars by time and keep one per time.",
+                bar=t,
+            )
+        self._check_prices()
+
+    def _check_prices(self) -> None:
+        for name, price_TS in (("open", self.open_TS), ("close", self.close_TS)):
+            bad_TS = (price_TS <= 0.0) | np.isinf(price_TS)
+            if bad_TS.any():
+                t, s = np.argwhere(bad_TS)[0]
+                raise BacktestError(
+                    f"{name} price {price_TS[t, s]} of {self.symbols[s]} at {self.time_T[t]}: prices must be positive "
+                    "and finite. Mend the bar, or leave it out (NaN in open and close).",
+                    symbol=self.symbols[s],
+                )
+        half_TS = np.isnan(self.open_TS) != np.isnan(self.close_TS)
+        if half_TS.any():
+            t, s = np.argwhere(half_TS)[0]
+            raise BacktestError(
+                f"{self.symbols[s]} at {self.time_T[t]} has open {self.open_TS[t, s]} and close {self.close_TS[t, s]}: "
+                "a bar has both prices, a missing bar has neither.",
+                symbol=self.symbols[s],
+            )
+        empty_S = np.isnan(self.close_TS).all(axis=0)
+        if empty_S.any():
+            raise BacktestError(
+                f"{self.symbols[int(np.argmax(empty_S))]} has no bar in the panel; leave the symbol out."
+            )
+
+    def listed(self) -> npt.NDArray[np.bool_]:
+        """Shape (T, S), true from each symbol's first bar on. Causal: it does not say whether it will trade again."""
+        listed: npt.NDArray[np.bool_] = np.logical_or.accumulate(~np.isnan(self.close_TS), axis=0)
+        return listed
+
+    @classmethod
+    def from_bars(cls, bars: pl.DataFrame, *, symbols: Sequence[str] | None = None) -> BarPanel:
+        """Lay bars side by side on the union of their times.
+
+        Args:
+            bars: columns symbol, timestamp (UTC), open, close; rows in any order.
+            symbols: which symbols, in which order; None takes all, sorted by name.
+        Raises:
+            SchemaError: a column is missing.
+            BacktestError: a symbol has no bars, a (symbol, timestamp) occurs twice, or the prices cannot be booked.
+        """
+        for name in _COLUMNS:
+            if name not in bars.columns:
+                raise SchemaError(f"bars have no column {name!r}.{nearest(name, bars.columns)}", column=name)
+        present = bars["symbol"].unique().sort().to_list()
+        chosen = tuple(present if symbols is None else symbols)
+        absent = [name for name in chosen if name not in present]
+        if absent:
+            raise BacktestError(
+                f"no bars for {', '.join(absent)}; there are bars for {', '.join(present) or 'nothing'}."
+            )
+        bars = bars.filter(pl.col("symbol").is_in(chosen)).select(*_COLUMNS)
+        doubled = bars.filter(bars.select("symbol", "timestamp").is_duplicated())
+        if not doubled.is_empty():
+            raise BacktestError(
+                f"{doubled['symbol'][0]} has two bars at {doubled['timestamp'][0]}; keep one per symbol and time."
+            )
+        times = bars["timestamp"].unique().sort()
+        row = times.search_sorted(bars["timestamp"]).to_numpy()
+        place = {name: s for s, name in enumerate(chosen)}
+        column = bars["symbol"].replace_strict(place, return_dtype=pl.Int64).to_numpy()
+        prices = np.full((2, len(times), len(chosen)), np.nan)
+        for k, name in enumerate(("open", "close")):
+            prices[k, row, column] = bars[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        return cls(
+            open_TS=prices[0],
+            close_TS=prices[1],
+            time_T=times.dt.convert_time_zone("UTC").dt.replace_time_zone(None).dt.cast_time_unit("us").to_numpy(),
+            symbols=chosen,
+        )

@@ -1,0 +1,185 @@
+"""The account: cash, units per symbol, fills and fees. One set of books for backtest, environments and paper trading.
+
+All arithmetic of money is here and in `costs.py`; engines decide what to order and when, never what it costs.
+
+Shapes: P independent portfolios that see the same market, S symbols. Money is in one quote currency, positions are in
+units.
+
+Capital. There is no leverage: no order may lift the gross exposure (longs plus shorts, at market prices) above the
+equity. A short's proceeds stay locked and it takes collateral of its own value, so the capital that can open positions
+is `cash - 2 * short value`, which for a long-only account is its cash. Orders are split into the part that reduces a
+position and the part that opens one. Reductions are filled whole and first; if the openings of a portfolio then need
+more than its free capital, costs included, all of them are scaled by one common factor. Hence the order in which
+symbols are listed changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from quantfleet.errors import BacktestError
+from quantfleet.ledger.costs import CostModel
+
+__all__ = ["DUST", "Account", "Fills"]
+
+Array = npt.NDArray[np.float64]
+
+DUST = 1e-9
+"""Orders below this share of the equity are rounding noise of sizing: not traded, unless they close a position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fills:
+    """What was booked by one call of `Account.fill`; symbols that did not trade hold zero units."""
+
+    units_PS: Array
+    """Signed units: positive bought, negative sold."""
+    price_PS: Array
+    """Fill price, slippage included; NaN where the symbol has no price."""
+    commission_PS: Array
+    """Fees paid, at least 0."""
+    slippage_PS: Array
+    """Money lost to the difference between fill price and market price, at least 0. Already inside `price_PS`."""
+
+    @property
+    def notional(self) -> Array:
+        """Traded value at the fill price, shape (P, S), at least 0."""
+        return np.abs(self.units_PS) * np.where(self.units_PS == 0.0, 0.0, self.price_PS)
+
+
+class Account:
+    """P accounts of S symbols, held as arrays. Not thread-safe; owned by the engine that made it.
+
+    Money is conserved: the cash changes by exactly what fills and their commissions say, and the equity is cash plus
+    units at the last known price.
+    """
+
+    def __init__(
+        self,
+        *,
+        initial_capital: float,
+        symbols: int,
+        costs: CostModel,
+        allow_short: bool = False,
+        portfolios: int = 1,
+    ) -> None:
+        """Open P accounts that hold nothing but cash.
+
+        Raises: BacktestError: the capital is not a positive finite number.
+        """
+        if not (np.isfinite(initial_capital) and initial_capital > 0):
+            raise BacktestError(f"an account cannot open with a capital of {initial_capital}; it must be above 0.")
+        self.costs = costs
+        self.allow_short = allow_short
+        self.cash_P: Array = np.full(portfolios, initial_capital, dtype=np.float64)
+        self.units_PS: Array = np.zeros((portfolios, symbols))
+        self.mark_S: Array = np.zeros(symbols)
+        """Last known market price of each symbol; 0 before its first."""
+        self.commission_P: Array = np.zeros(portfolios)
+        """Fees paid since opening."""
+        self.slippage_P: Array = np.zeros(portfolios)
+        """Money lost to slippage since opening."""
+
+    @property
+    def value(self) -> Array:
+        """Signed market value of each position at the last known price, shape (P, S)."""
+        return self.units_PS * self.mark_S
+
+    @property
+    def equity(self) -> Array:
+        """Cash plus the value of all positions, shape (P,)."""
+        equity: Array = self.cash_P + self.value.sum(axis=-1)
+        return equity
+
+    @property
+    def gross_exposure(self) -> Array:
+        """Longs plus the absolute value of shorts, shape (P,)."""
+        gross: Array = np.abs(self.value).sum(axis=-1)
+        return gross
+
+    @property
+    def free_capital(self) -> Array:
+        """Money that can open positions, shape (P,); negative when losing shorts have eaten into the collateral."""
+        return _free_capital(self.cash_P, self.units_PS, self.mark_S)
+
+    def mark(self, price_S: Array) -> None:
+        """Take market prices, shape (S,); NaN keeps a symbol's last known one.
+
+        Raises: BacktestError: a price is zero, negative or infinite.
+        """
+        bad = (price_S <= 0.0) | np.isinf(price_S)
+        if bad.any():
+            raise BacktestError(
+                f"a market price of {price_S[bad][0]} cannot be booked; prices are positive and finite."
+            )
+        np.copyto(self.mark_S, price_S, where=~np.isnan(price_S))
+
+    def fill(self, order_PS: Array, price_S: Array) -> Fills:
+        """Fill market orders at once and book them; marks the account at the same prices.
+
+        Args:
+            order_PS: signed units to trade, shape (P, S); 0 for none. What cannot be paid for is scaled down, see the
+                head of this module.
+            price_S: market prices before slippage, shape (S,); a symbol whose price is NaN does not trade.
+        Returns: what was traded, which may be less than ordered.
+        Raises: BacktestError: a price is not positive, an order is not finite, or it sells units that a long-only
+            account has not got.
+        """
+        self.mark(price_S)
+        market_S = np.where(np.isnan(price_S), 0.0, price_S)
+        order_PS = self._tradable(order_PS, price_S, market_S)
+        fill_PS = np.where(order_PS < 0.0, self.costs.sell_price(market_S), self.costs.buy_price(market_S))
+        units_PS = self._affordable(order_PS, fill_PS, market_S)
+
+        commission_PS = np.abs(units_PS) * fill_PS * self.costs.commission_rate
+        slippage_PS = np.abs(units_PS) * market_S * self.costs.slippage_rate
+        self.cash_P = self.cash_P - (units_PS * fill_PS + commission_PS).sum(axis=-1)
+        self.units_PS = self.units_PS + units_PS
+        self.commission_P = self.commission_P + commission_PS.sum(axis=-1)
+        self.slippage_P = self.slippage_P + slippage_PS.sum(axis=-1)
+        return Fills(units_PS, np.where(np.isnan(price_S), np.nan, fill_PS), commission_PS, slippage_PS)
+
+    def _noise(self) -> Array:
+        return DUST * np.maximum(self.equity, 0.0)
+
+    def _tradable(self, order_PS: Array, price_S: Array, market_S: Array) -> Array:
+        """Check the orders; zero those without a price and those that are dust."""
+        if not np.isfinite(order_PS).all():
+            raise BacktestError(
+                "an order of NaN or infinite units cannot be booked; order 0 to leave a position alone."
+            )
+        held_PS = self.units_PS
+        order_PS = np.where(np.isnan(price_S), 0.0, order_PS)
+        if not self.allow_short and (held_PS + order_PS < 0.0).any():
+            p, s = np.argwhere(held_PS + order_PS < 0.0)[0]
+            raise BacktestError(
+                f"an order sells {-order_PS[p, s]} units of symbol {s}, but the account holds {held_PS[p, s]} and "
+                "may not go short. Set allow_short, or order less.",
+                symbol=int(s),
+            )
+        is_dust = (np.abs(order_PS) * market_S < self._noise()[:, None]) & (order_PS != -held_PS)
+        return np.where(is_dust, 0.0, order_PS)
+
+    def _affordable(self, order_PS: Array, fill_PS: Array, market_S: Array) -> Array:
+        """Reductions whole, openings scaled per portfolio to what the capital freed by the reductions can carry."""
+        held_PS, rate = self.units_PS, self.costs.commission_rate
+        reduce_PS = np.clip(order_PS, np.minimum(-held_PS, 0.0), np.maximum(-held_PS, 0.0))
+        open_PS = order_PS - reduce_PS
+        cash_P = self.cash_P - (reduce_PS * fill_PS + np.abs(reduce_PS) * fill_PS * rate).sum(axis=-1)
+        free_P = _free_capital(cash_P, held_PS + reduce_PS, self.mark_S)
+        # A unit bought takes its price and fee; a unit sold short locks twice its value less the proceeds.
+        unit_PS = np.where(open_PS > 0.0, fill_PS * (1.0 + rate), 2.0 * market_S - fill_PS * (1.0 - rate))
+        needed_P = (np.abs(open_PS) * unit_PS).sum(axis=-1)
+        share_P = np.clip(free_P / np.where(needed_P > 0.0, needed_P, 1.0), 0.0, 1.0)
+        share_P = np.where(share_P * needed_P < self._noise(), 0.0, share_P)
+        units: Array = reduce_PS + share_P[:, None] * open_PS
+        return units
+
+
+def _free_capital(cash_P: Array, units_PS: Array, mark_S: Array) -> Array:
+    short_value_P = (np.maximum(-units_PS, 0.0) * mark_S).sum(axis=-1)
+    free: Array = cash_P - 2.0 * short_value_P
+    return free

@@ -1,0 +1,41 @@
+"""Which model answers: promotion gates and their decisions."""
+
+from quantfleet.registry.builtin_gates import (
+    BeatsBaselinesGate,
+    BeatsChampionGate,
+    MaxDrawdownGate,
+    MinIcGate,
+    MinSharpeGate,
+    MinTradesOrBarsGate,
+)
+from quantfleet.registry.gates import (
+    GATES,
+    Candidate,
+    Decision,
+    GateConfig,
+    GateContext,
+    GateResult,
+    Verdict,
+    decide,
+    decide_all,
+    register_gate,
+)
+
+__all__ = [
+    "GATES",
+    "BeatsBaselinesGate",
+    "BeatsChampionGate",
+    "Candidate",
+    "Decision",
+    "GateConfig",
+    "GateContext",
+    "GateResult",
+    "MaxDrawdownGate",
+    "MinIcGate",
+    "MinSharpeGate",
+    "MinTradesOrBarsGate",
+    "Verdict",
+    "decide",
+    "decide_all",
+    "register_gate",
+]

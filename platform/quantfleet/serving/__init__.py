@@ -1,0 +1,1 @@
+"""Answering with stored models, in process."""

@@ -1,0 +1,263 @@
+"""Boosting on Ray Train workers: rounds in stretches, a checkpoint after each, early stopping on the sum over all workers.
+
+What differs between libraries is behind `Grower`. A stretch ends where a checkpoint is written, and its random draws depend on
+the seed and the round it begins at; so a fit that was interrupted makes the trees that it would have made anyway. The number
+of workers is asked of Ray Train on the worker: when it changes, the new ones share all the chunks.
+
+Shapes: K label columns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import ray.train
+
+from quantfleet.contracts import FitContext, FitReport, TrainingData
+from quantfleet.errors import ConfigError, TrainingError
+from quantfleet.training.preflight import check_run
+from quantfleet.training.row_config import BoostedConfig
+from quantfleet.training.row_model import RowModel, RowTask
+from quantfleet.training.rows import Share
+from quantfleet.training.runtime import run_config, run_trainer, scaling_config
+
+__all__ = ["BoostedModel", "Grower", "Progress", "boost", "no_rows", "stretch_seed", "summed_over_workers"]
+
+SCORE = "val_rmse"
+_PROGRESS_FILE = "progress.json"
+
+Vector = npt.NDArray[np.float64]
+
+
+class Grower(Protocol):
+    """One worker's part in growing an ensemble. Every worker holds all trees and its own rows."""
+
+    def grow(self, rounds: int, seed: int, after_round: Callable[[float, float], bool]) -> None:
+        """Add at most so many rounds; fewer where no further split is worth one.
+
+        Args:
+            after_round: takes the root mean squared errors of all workers' training and validation rows after each round;
+                True: stop.
+        """
+        ...
+
+    def save(self, directory: Path, rounds: int) -> None:
+        """Write the first `rounds` rounds, as the model's `load` reads them."""
+        ...
+
+
+MakeGrower = Callable[[RowTask, Share, Path | None], AbstractContextManager[Grower]]
+"""Makes a grower on a worker, with the trees of a checkpoint's folder if there is one."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What a checkpoint says beside the trees."""
+
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    """Training and validation error after each round."""
+    finished: bool = False
+    resumed_from: int | None = None
+
+    @property
+    def rounds(self) -> int:
+        return len(self.curve)
+
+    @property
+    def best(self) -> int:
+        """Rounds after which the validation error was lowest, the first of equals."""
+        return int(np.argmin([validation for _, validation in self.curve])) + 1
+
+    def add(self, config: BoostedConfig, train: float, validation: float) -> bool:
+        """Note a round; whether it was the last. Raises: TrainingError: an error is not a finite number."""
+        if not (np.isfinite(train) and np.isfinite(validation)):
+            raise TrainingError(
+                f"model {config.label!r}: the errors after round {self.rounds + 1} are {train} on training and {validation} on "
+                "validation rows. Look for values that are not finite in the labels or weights of the chunks."
+            )
+        self.curve.append((train, validation))
+        self.finished = self.rounds >= config.rounds or self.rounds - self.best >= config.patience_rounds
+        return self.finished
+
+    def save(self, directory: Path) -> None:
+        (directory / _PROGRESS_FILE).write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, directory: Path) -> Progress:
+        """Raises: TrainingError: the file is missing or damaged."""
+        path = directory / _PROGRESS_FILE
+        try:
+            record = json.loads(path.read_text())
+            curve = [(float(train), float(validation)) for train, validation in record["curve"]]
+            return cls(curve=curve, finished=record["finished"], resumed_from=record["resumed_from"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{path} does not say how far boosting came: {error}. Start the fit under a new name."
+            ) from error
+
+
+def boost(task: RowTask, grower: Grower, progress: Progress, report: Callable[[Progress], None]) -> None:
+    """Grow until the rounds are spent or the validation error rises; report after each stretch.
+
+    Raises: TrainingError: not one split is worth making.
+    """
+    config: BoostedConfig = task.config
+    every = config.checkpoint_every_rounds
+    while not progress.finished:
+        done = progress.rounds
+        until = min(config.rounds, (done // every + 1) * every)
+        grower.grow(until - done, stretch_seed(task.seed, done), lambda t, v: progress.add(config, t, v))
+        if progress.rounds == done:  # no draw of rows and features gave a split
+            if not done:
+                raise TrainingError(
+                    f"model {config.label!r} found no split to make: every leaf would weigh less than min_child_weight="
+                    f"{config.min_child_weight}, or no feature tells the labels apart. Lower it, or use more rows."
+                )
+            progress.finished = True
+        report(progress)
+
+
+def stretch_seed(seed: int, rounds: int) -> int:
+    """Seed of the draws in the stretch that begins after so many rounds, in [0, 2^31)."""
+    return int(np.random.SeedSequence((seed, rounds)).generate_state(1)[0] >> 1)
+
+
+def no_rows(task: RowTask, share: Share) -> ConfigError:
+    """A worker whose share of the training chunks holds no row."""
+    chunks = len(task.readers["train"].chunks)
+    return ConfigError(
+        f"model {task.config.label!r}: worker {share.rank} of {share.workers} has no training row; the segment has {chunks} "
+        f"chunks. Set training.workers to {max(1, min(share.workers - 1, chunks))} or less."
+    )
+
+
+class BoostedModel(RowModel):
+    """A RowModel whose ensemble is grown by Ray Train workers, from shards."""
+
+    config: BoostedConfig
+
+    @abstractmethod
+    def _trainer(self) -> tuple[type[Any], MakeGrower]:
+        """Ray Train's trainer of this library, and what makes the grower on a worker."""
+
+    @property
+    @abstractmethod
+    def _trees(self) -> int:
+        """How many trees were fitted."""
+
+    def fit(self, data: TrainingData, context: FitContext) -> FitReport:
+        began = time.perf_counter()
+        check_run(context.training)
+        trainer_class, make_grower = self._trainer()
+        task = self._task(data, context)
+        result = run_trainer(
+            lambda: trainer_class(
+                _fit_on_worker,
+                train_loop_config={"task": task, "make_grower": make_grower},
+                scaling_config=scaling_config(context),
+                run_config=run_config(context),
+            ),
+            context,
+        )
+        if result.checkpoint is None:
+            raise TrainingError(f"training {context.run_name!r} ended without a checkpoint.", run=context.run_name)
+        with result.checkpoint.as_directory() as folder:
+            self.load(Path(folder))
+            progress = Progress.load(Path(folder))
+        return FitReport(
+            curves=[
+                {"epoch": float(i), "train_loss": train, "val_loss": validation}
+                for i, (train, validation) in enumerate(progress.curve, start=1)
+            ],
+            seconds=time.perf_counter() - began,
+            resumed_from=progress.resumed_from,
+            parameters=self._trees,
+        )
+
+
+def _fit_on_worker(config: dict[str, Any]) -> None:
+    task: RowTask = config["task"]
+    make_grower: MakeGrower = config["make_grower"]
+    context = ray.train.get_context()
+    share = Share(context.get_world_rank(), context.get_world_size())
+    with contextlib.ExitStack() as stack:
+        progress, folder = Progress(), None
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            folder = Path(stack.enter_context(checkpoint.as_directory()))
+            task.inputs.check_checkpoint(folder)
+            progress = Progress.load(folder)
+            if progress.finished:
+                return
+            progress.resumed_from = progress.rounds
+        grower = stack.enter_context(make_grower(task, share, folder))
+        boost(task, grower, progress, lambda now: _report(task, share, grower, now))
+
+
+def _report(task: RowTask, share: Share, grower: Grower, progress: Progress) -> None:
+    train, validation = progress.curve[-1]
+    metrics = {
+        "round": progress.rounds,
+        "rounds": task.config.rounds,
+        "train_rmse": train,
+        SCORE: validation,
+    }
+    if share.rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        write_checkpoint(Path(name), task, grower, progress)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(name))
+
+
+def write_checkpoint(directory: Path, task: RowTask, grower: Grower, progress: Progress) -> None:
+    """What `RowModel.load` and a fit that goes on read. Of a finished fit, the trees up to the best round."""
+    task.inputs.save(directory)
+    task.scale.save(directory)
+    progress.save(directory)
+    grower.save(directory, progress.best if progress.finished else progress.rounds)
+
+
+@contextlib.contextmanager
+def summed_over_workers(share: Share) -> Iterator[Callable[[Vector], Vector]]:
+    """Give what adds a small vector up over the workers of a Ray Train run, for libraries that do not add up their errors.
+
+    A group of torch's gloo; when a worker is lost the others' next sum raises.
+    """
+    if share.workers == 1:
+        yield lambda values: values
+        return
+    import torch
+    import torch.distributed as dist
+    from ray.train.collective import broadcast_from_rank_zero
+
+    make_store: Any = dist.TCPStore  # type: ignore[attr-defined]
+    store = None
+    if share.rank == 0:
+        host = ray.util.get_node_ip_address()
+        store = make_store(host, 0, share.workers, is_master=True, wait_for_workers=False)
+    place = broadcast_from_rank_zero((host, store.port) if store is not None else None)
+    if store is None:
+        store = make_store(*place, share.workers, is_master=False)
+    dist.init_process_group("gloo", store=store, rank=share.rank, world_size=share.workers)
+
+    def add_up(values: Vector) -> Vector:
+        total = torch.from_numpy(values.copy())
+        dist.all_reduce(total)
+        return total.numpy()
+
+    try:
+        yield add_up
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,83 @@
+"""Checkpoints on disk: whole or torn, to the byte; and which weights are kept as the best."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from quantfleet.errors import TornCheckpointError
+from quantfleet.storage import Storage, StorageConfig
+from quantfleet.training.checkpoints import Progress, best_weights, keep_best, upload, verify
+from quantfleet.training.data_state import DataState
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A checkpoint of two workers, uploaded by each."""
+    storage = Storage(StorageConfig(root=str(tmp_path / "store")))
+    for rank in range(2):
+        local = tmp_path / f"rank{rank}"
+        (local / "state").mkdir(parents=True)
+        (local / "state" / f"part{rank}.pt").write_bytes(bytes([rank]) * 100)
+        if rank == 0:
+            Progress(fit={"model": 1}, workers=2, data=DataState(plan="p", step=3)).write(local)
+        upload(storage, local, "train/fit/checkpoint", rank=rank, workers=2, retry_s=0)
+    return tmp_path / "store" / "train" / "fit" / "checkpoint"
+
+
+def test_a_whole_checkpoint_says_how_many_workers_wrote_it(whole: Path):
+    assert verify(whole) == 2
+    assert Progress.read(whole).data == DataState(plan="p", step=3)
+
+
+@pytest.mark.parametrize(
+    "file", ["state/part0.pt", "state/part1.pt", "progress.json", "manifest-00000.json", "manifest-00001.json"]
+)
+def test_a_missing_file_makes_it_torn(whole: Path, file: str):
+    (whole / file).unlink()
+    with pytest.raises(TornCheckpointError, match=file.rpartition("/")[2].partition("-")[0]):
+        verify(whole)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b[:50] + b"\xff" + b[51:], lambda b: b""]
+)
+def test_a_changed_byte_makes_it_torn(whole: Path, damage):
+    path = whole / "state" / "part1.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(TornCheckpointError, match=r"part1\.pt is not as it was written"):
+        verify(whole)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"format": 99}', "[]"])
+def test_progress_that_cannot_be_read_makes_it_torn(whole: Path, text: str):
+    (whole / "progress.json").write_text(text)
+    with pytest.raises(TornCheckpointError, match=r"progress\.json cannot be read"):
+        Progress.read(whole)
+
+
+def test_only_the_best_weights_are_kept_and_half_deleted_ones_do_not_count(tmp_path: Path):
+    storage = Storage(StorageConfig(root=str(tmp_path / "store")))
+    local = tmp_path / "local"
+    local.mkdir()
+    for epoch, loss in enumerate((0.5, 0.3, 0.4, 0.2)):
+        (local / "weights.safetensors").write_bytes(bytes([epoch]) * 10)
+        keep_best(storage, "train/fit", local, {"epoch": epoch, "val_loss": loss}, keep=2, retry_s=0)
+    assert [(b.epoch, b.val_loss) for b in best_weights(storage, "train/fit")] == [(3, 0.2), (1, 0.3)]
+    best = best_weights(storage, "train/fit")[0]
+    best.fetch(storage, tmp_path / "fetched")
+    assert (tmp_path / "fetched" / "weights.safetensors").read_bytes() == bytes([3]) * 10
+    storage.write_bytes(f"{best.path}/weights.safetensors", b"other")
+    with pytest.raises(TornCheckpointError, match="not as it was written"):
+        best.fetch(storage, tmp_path / "again")
+    storage.delete(f"{best.path}/epoch.json")
+    assert [b.epoch for b in best_weights(storage, "train/fit")] == [1]
+
+
+def test_progress_knows_the_best_epoch_and_how_long_ago_it_was():
+    rows = tuple({"epoch": float(i), "val_loss": loss} for i, loss in enumerate((0.5, 0.3, 0.4, 0.35)))
+    progress = Progress(fit={}, workers=1, data=DataState(plan="p"), curve=rows)
+    assert progress.best == rows[1]
+    assert progress.patience_spent() == 2
+    assert Progress(fit={}, workers=1, data=DataState(plan="p")).patience_spent() == 0
+    assert json.dumps(rows[0])
