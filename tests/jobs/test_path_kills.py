@@ -41,8 +41,12 @@ def logged(recipe: Path) -> str:
 
 
 def wait_for_a_checkpoint(recipe: Path, store: Path, driver: subprocess.Popen[str]) -> None:
+    """Until both workers have stored their parts: only a whole checkpoint is gone on from."""
     deadline = time.monotonic() + 600
-    while not list((store / "train").glob(f"{recipe.stem}-hybrid*/checkpoint_*/progress.json")):
+    while not any(
+        all((folder / f"manifest-{rank:05d}.json").exists() for rank in range(2))
+        for folder in (store / "train").glob(f"{recipe.stem}-hybrid*/checkpoint_*")
+    ):
         assert driver.poll() is None, f"the run ended before a first checkpoint:\n{logged(recipe)}"
         assert time.monotonic() < deadline, f"waited 600 s for a first checkpoint:\n{logged(recipe)}"
         time.sleep(0.1)

@@ -29,14 +29,11 @@ class WorkerFailedError(Exception):
     """A worker of the gang raised; the text is its traceback."""
 
 
-def run_gang(
-    work: Callable[..., Any], *arguments: Any, workers: int, folder: Path, storage: Any = None, run: str = ""
-) -> list[Any]:
+def run_gang(work: Callable[..., Any], *arguments: Any, workers: int, folder: Path) -> list[Any]:
     """Run `work(*arguments)` on so many workers; returns what each of them returned, by rank.
 
     Args:
-        folder: remembers reported checkpoints, so that the same folder again resumes.
-        storage, run: where checkpoints go, as Ray Train's storage path and run name would say.
+        folder: remembers what was reported.
     Raises: WorkerFailedError.
     """
     context = mp.get_context("forkserver")
@@ -45,7 +42,7 @@ def run_gang(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     results: Any = context.SimpleQueue()
-    world = {"workers": workers, "port": port, "folder": str(folder), "storage": storage, "run": run}
+    world = {"workers": workers, "port": port, "folder": str(folder)}
     processes = [
         context.Process(target=_worker, args=(rank, world, results, sys.path, work, arguments))
         for rank in range(workers)
@@ -101,7 +98,7 @@ def _install(rank: int, world: dict[str, Any]) -> None:
     import torch
     import torch.distributed as dist
 
-    workers, storage = world["workers"], world["storage"]
+    workers = world["workers"]
     reported = Path(world["folder"], "reported.json")
     context = SimpleNamespace(
         get_world_size=lambda: workers,
@@ -112,16 +109,6 @@ def _install(rank: int, world: dict[str, Any]) -> None:
 
     def known() -> list[dict[str, Any]]:
         return json.loads(reported.read_text()) if reported.exists() else []
-
-    def checkpoint(record: dict[str, Any]) -> Any:
-        return ray.train.Checkpoint(record["path"], filesystem=storage.filesystem)
-
-    def checkpoints() -> list[Any]:
-        return [SimpleNamespace(checkpoint=checkpoint(r)) for r in known() if r["path"]]
-
-    def newest() -> Any:
-        found = checkpoints()
-        return found[-1].checkpoint if found else None
 
     def report(metrics: dict[str, Any], checkpoint: Any = None, *, checkpoint_upload_fn: Any = None, **_: Any) -> None:
         rows = known()
@@ -134,8 +121,6 @@ def _install(rank: int, world: dict[str, Any]) -> None:
         dist.barrier()
 
     ray.train.get_context = lambda: context
-    ray.train.get_checkpoint = newest
-    ray.train.get_all_reported_checkpoints = checkpoints
     ray.train.get_preemption_info = lambda: None
     ray.train.report = report
     ray.train.torch.get_device = lambda: torch.device("cpu")

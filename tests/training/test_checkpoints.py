@@ -4,10 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
+import ray
 
 from quantfleet.errors import TornCheckpointError
 from quantfleet.storage import Storage, StorageConfig
-from quantfleet.training.checkpoints import Progress, best_weights, keep_best, upload, verify
+from quantfleet.training.checkpoints import (
+    Progress,
+    best_weights,
+    keep_best,
+    mend_snapshot,
+    stored_checkpoints,
+    sweep,
+    upload,
+    verify,
+)
 from quantfleet.training.data_state import DataState
 
 
@@ -81,3 +91,55 @@ def test_progress_knows_the_best_epoch_and_how_long_ago_it_was():
     assert progress.patience_spent() == 2
     assert Progress(fit={}, workers=1, data=DataState(plan="p")).patience_spent() == 0
     assert json.dumps(rows[0])
+
+
+SNAPSHOT = "train/fit/checkpoint_manager_snapshot.json"
+
+
+@pytest.fixture
+def fit_folder(tmp_path: Path) -> Storage:
+    """A fit with three checkpoints; the upload of the third never came to its end."""
+    storage = Storage(StorageConfig(root=str(tmp_path)))
+    for name in ("checkpoint_1", "checkpoint_2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.pt").write_bytes(b"weights")
+        upload(storage, tmp_path / name, f"train/fit/{name}", rank=0, workers=1, retry_s=0)
+    storage.write_text("train/fit/checkpoint_3/state.pt", "half of")
+    return storage
+
+
+def test_stored_checkpoints_are_found_newest_first_without_those_half_uploaded(fit_folder: Storage):
+    assert stored_checkpoints(fit_folder, "train/fit") == ["train/fit/checkpoint_2", "train/fit/checkpoint_1"]
+    assert stored_checkpoints(fit_folder, "train/another") == []
+
+
+def snapshot(version: str = ray.__version__, names: tuple[str, ...] = ("checkpoint_1",)) -> str:
+    results = [{"checkpoint_dir_name": name, "metrics": {}} for name in names]
+    return json.dumps({"ray_version": version, "checkpoint_results": results})
+
+
+@pytest.mark.parametrize(
+    ("text", "stays"),
+    [
+        (snapshot(), True),
+        (snapshot()[:-5], False),
+        ("", False),
+        (snapshot(version="1.0"), False),
+        (snapshot(names=("checkpoint_1", "checkpoint_0")), False),
+    ],
+    ids=["whole", "torn", "empty", "of another Ray", "naming a checkpoint that is gone"],
+)
+def test_rays_list_is_dropped_where_ray_could_not_start_from_it(fit_folder: Storage, text: str, stays: bool):
+    fit_folder.write_text(SNAPSHOT, text)
+    mend_snapshot(fit_folder, "train/fit")
+    assert fit_folder.exists(SNAPSHOT) is stays
+
+
+@pytest.mark.parametrize(
+    ("listed", "left"),
+    [(["checkpoint_2"], ["2", "3"]), (["checkpoint_1"], ["1", "2", "3"]), ([], ["1", "2", "3"])],
+    ids=["older ones go", "newer ones stay", "nothing is known, nothing goes"],
+)
+def test_what_kills_left_behind_is_swept(fit_folder: Storage, listed: list[str], left: list[str]):
+    sweep(fit_folder, "train/fit", listed)
+    assert fit_folder.list("train/fit") == [f"checkpoint_{number}" for number in left]

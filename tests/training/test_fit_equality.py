@@ -26,7 +26,7 @@ TOLERANCE = 1e-5
 def losses(root: Path, workers: int, strategy: StrategyConfig, **settings) -> list[float]:
     training = TrainingConfig(workers=workers, shards=SHARDS, strategy=strategy, **settings)
     task = fit_task(root, training)
-    made = run_gang(fit_on_worker, {"task": task}, workers=workers, folder=root, storage=task.storage)
+    made = run_gang(fit_on_worker, {"task": task}, workers=workers, folder=root)
     assert made[0]["stopped"] is None
     return [row[name] for row in made[0]["curve"] for name in ("train_loss", "val_loss")]
 

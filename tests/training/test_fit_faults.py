@@ -17,7 +17,7 @@ from quantfleet.training.patience import patiently
 def run(root: Path, work: Any, *arguments: Any, workers: int = 2, **training: Any) -> list[Any]:
     root.mkdir(exist_ok=True)
     task = fit_task(root, TrainingConfig(workers=workers, shards=SHARDS, **training))
-    return run_gang(work, {"task": task}, *arguments, workers=workers, folder=root, storage=task.storage)
+    return run_gang(work, {"task": task}, *arguments, workers=workers, folder=root)
 
 
 def poisoned(config: dict[str, Any], first: int, last: int) -> dict[str, Any]:

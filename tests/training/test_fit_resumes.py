@@ -28,7 +28,7 @@ def fit(root: Path, strategy: StrategyConfig, workers: int, kill: tuple[int, int
         root, TrainingConfig(workers=workers, shards=SHARDS, strategy=strategy, checkpoints=checkpoints), **settings
     )
     arguments = ({"task": task}, str(root / "log"), kill)
-    return run_gang(recorded_fit, *arguments, workers=workers, folder=root, storage=task.storage)[0]
+    return run_gang(recorded_fit, *arguments, workers=workers, folder=root)[0]
 
 
 CASES = {
@@ -98,6 +98,13 @@ def test_a_checkpoint_that_lacks_the_manifest_of_a_worker_does_not_count(tmp_pat
     assert [row["epoch"] for row in done["curve"]] == [0.0, 1.0]
 
 
+def test_a_whole_checkpoint_counts_though_ray_never_heard_of_it(tmp_path: Path):
+    with pytest.raises(WorkerFailedError):
+        fit(tmp_path, DDPConfig(), 2, (5, 0))
+    (tmp_path / "reported.json").unlink()  # as when its workers died between the upload and the report
+    assert fit(tmp_path, DDPConfig(), 2)["resumed_from"] == 4
+
+
 def test_a_checkpoint_of_another_model_is_refused_and_says_which(tmp_path: Path):
     fit(tmp_path, DDPConfig(), 1)
     with pytest.raises(WorkerFailedError, match=r"of another model: its model\.width is 8, this fit's is 16"):
@@ -117,6 +124,6 @@ def test_the_best_weights_lie_beside_as_safetensors_that_anything_can_read(tmp_p
 
     training = TrainingConfig(workers=2, shards=SHARDS, strategy=FSDPConfig())
     task = fit_task(tmp_path, training)
-    run_gang(fit_on_worker, {"task": task}, workers=2, folder=tmp_path, storage=task.storage)
+    run_gang(fit_on_worker, {"task": task}, workers=2, folder=tmp_path)
     weights = load_file(tmp_path / best_of(tmp_path).path / "weights.safetensors")
     assert weights["network.embed.weight"].shape == (8, task.spec.features)

@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from quantfleet.errors import TornCheckpointError
+from quantfleet.logs import get_logger
 from quantfleet.storage import Storage
 from quantfleet.training.data_state import DataState
 from quantfleet.training.patience import patiently
@@ -28,13 +31,21 @@ __all__ = [
     "Progress",
     "best_weights",
     "keep_best",
+    "mend_snapshot",
+    "stored_checkpoints",
+    "sweep",
     "upload",
     "verify",
 ]
 
+log = get_logger(__name__)
+
 PROGRESS_FILE = "progress.json"
 WEIGHTS_FILE = "weights.safetensors"
 BEST_DIR = "best"
+_PREFIX = "checkpoint_"
+_SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray Train's own list of a fit's checkpoints."""
 _BEST_FILE = "epoch.json"
 _FORMAT = 1
 
@@ -119,6 +130,47 @@ def verify(folder: Path) -> int:
             if path.stat().st_size != size or _digest(path) != digest:
                 raise TornCheckpointError(f"{path} is not as it was written", file=name)
     return workers
+
+
+def stored_checkpoints(storage: Storage, run: str) -> list[str]:
+    """Folders of a fit's checkpoints whose upload reached the end on rank 0, newest first; `verify` says which are whole.
+
+    Storage is asked, not Ray Train: its list lacks a checkpoint whose workers died between the last upload and the report.
+    Names hold the time at which they were begun.
+    """
+    names = [name for name in storage.list(run) if name.startswith(_PREFIX)]
+    return [f"{run}/{name}" for name in reversed(names) if storage.exists(run, name, _manifest(0))]
+
+
+def mend_snapshot(storage: Storage, run: str) -> None:
+    """Remove Ray Train's list of checkpoints where Ray could not start from it: torn, of another version, or naming what is gone.
+
+    It is written in place, so a controller killed in the middle leaves half of it, and no later fit of that name would start.
+    """
+    if not storage.exists(run, _SNAPSHOT):
+        return
+    try:
+        record = json.loads(storage.read_text(run, _SNAPSHOT))
+        listed = [one["checkpoint_dir_name"] for one in record["checkpoint_results"]]
+        gone = [name for name in listed if not storage.exists(run, name)]
+        why = f"it names {', '.join(gone)}, which is gone" if gone else None
+        if record["ray_version"] != ray.__version__:
+            why = f"Ray {record['ray_version']} wrote it, this is {ray.__version__}"
+    except (ValueError, KeyError, TypeError) as error:
+        why = f"it cannot be read ({error!r})"
+    if why is not None:
+        log.warning(
+            "Ray's list of checkpoints is dropped; the stored checkpoints themselves are used", run=run, why=why
+        )
+        storage.delete(f"{run}/{_SNAPSHOT}")
+
+
+def sweep(storage: Storage, run: str, listed: Iterable[str]) -> None:
+    """Delete what kills left behind: checkpoints that Ray Train does not list (names of folders) and that are older than its newest."""
+    known = set(listed)
+    for name in storage.list(run) if known else ():
+        if name.startswith(_PREFIX) and name not in known and name < max(known):
+            storage.delete(run, name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ import math
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,12 +27,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from quantfleet.contracts import Segment
-from quantfleet.errors import TornCheckpointError, TrainingError
+from quantfleet.errors import MissingInputError, TornCheckpointError, TrainingError
 from quantfleet.logs import get_logger
 from quantfleet.training.checkpoints import (
     WEIGHTS_FILE,
     Progress,
     keep_best,
+    stored_checkpoints,
     upload,
     verify,
 )
@@ -143,14 +145,10 @@ class _Fit:
 
     def _restore(self) -> Progress | None:
         """Take up the newest whole checkpoint, where there is one; a torn one is passed over for its predecessor."""
-        newest = ray.train.get_checkpoint()
-        if newest is None:
-            return None
-        known = [reported.checkpoint for reported in ray.train.get_all_reported_checkpoints()]
-        others = [c for c in known if c.path != newest.path]
-        for checkpoint in [newest, *sorted(others, key=lambda c: c.path, reverse=True)]:
+        stored = self._agreed(self._stored)
+        for path in stored:
             folder = self._folder / "restored"
-            whole, progress = self._fetched(checkpoint, folder), None
+            whole = self._fetched(path, folder)
             if self._all(whole):
                 progress = Progress.read(folder)
                 check_same_fit(progress.fit, json.loads(json.dumps(self._task.fit)))
@@ -160,19 +158,34 @@ class _Fit:
                     progress, workers=self._workers, attempt=progress.attempt + 1, resumed_from=progress.step
                 )
             shutil.rmtree(folder, ignore_errors=True)
-            log.warning("a torn checkpoint is passed over", checkpoint=checkpoint.path)
-        log.warning("no checkpoint is whole; the fit begins anew", run=self._task.run)
+            log.warning("a torn checkpoint is passed over", checkpoint=path)
+        if stored:
+            log.warning("no checkpoint is whole; the fit begins anew", run=self._task.run)
         return None
 
-    def _fetched(self, checkpoint: Any, folder: Path) -> bool:
+    def _stored(self) -> list[str]:
+        task = self._task
+        return patiently(
+            lambda: stored_checkpoints(task.storage, task.run),
+            "list of checkpoints", seconds=self._training.faults.storage_retry_s,
+        )  # fmt: skip
+
+    def _agreed(self, ask: Callable[[], list[str]]) -> list[str]:
+        """What rank 0 finds, on all workers."""
+        found: list[Any] = [ask() if self._rank == 0 else None]
+        if self._workers > 1:
+            torch.distributed.broadcast_object_list(found, src=0)
+        return list(found[0])
+
+    def _fetched(self, path: str, folder: Path) -> bool:
         """Download a checkpoint and say whether it is whole."""
-        retry_s = self._training.faults.storage_retry_s
+        storage, retry_s = self._task.storage, self._training.faults.storage_retry_s
         try:
-            patiently(lambda: checkpoint.to_directory(str(folder)), "download of a checkpoint", seconds=retry_s)
+            patiently(lambda: storage.download(path, folder), "download of a checkpoint", seconds=retry_s)
             verify(folder)
             Progress.read(folder)
-        except (TornCheckpointError, FileNotFoundError) as error:
-            log.warning("checkpoint is torn", checkpoint=checkpoint.path, error=str(error))
+        except (TornCheckpointError, MissingInputError) as error:
+            log.warning("checkpoint is torn", checkpoint=path, error=str(error))
             return False
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -14,6 +15,8 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, Wor
 from quantfleet.contracts import FitContext
 from quantfleet.errors import QuantfleetError, TrainingError
 from quantfleet.logs import get_logger
+from quantfleet.training.checkpoints import mend_snapshot, sweep
+from quantfleet.training.patience import patiently
 
 __all__ = [
     "TRAIN_DIR",
@@ -81,10 +84,15 @@ def run_trainer(make_trainer: Callable[[], Any], context: FitContext) -> ray.tra
 
     Raises: TrainingError; or the QuantfleetError a worker raised.
     """
-    retries = context.training.faults.max_failures
+    retries, storage, run = context.training.faults.max_failures, context.storage, f"{TRAIN_DIR}/{context.run_name}"
     for attempt in range(retries + 1):
+        patiently(
+            lambda: mend_snapshot(storage, run), "list of checkpoints", seconds=context.training.faults.storage_retry_s
+        )
         try:
-            return make_trainer().fit()
+            result = make_trainer().fit()
+            sweep(storage, run, listed=[Path(one.path).name for one, _ in result.best_checkpoints or ()])
+            return result
         except ray.train.WorkerGroupError as error:
             for failure in error.worker_failures.values():
                 cause = getattr(failure, "_base_exc", failure)  # Ray wraps what a worker raised to keep its traceback
