@@ -166,7 +166,10 @@ def mend_snapshot(storage: Storage, run: str) -> None:
 
 
 def sweep(storage: Storage, run: str, listed: Iterable[str]) -> None:
-    """Delete what kills left behind: checkpoints that Ray Train does not list (names of folders) and that are older than its newest."""
+    """Delete what kills left behind: checkpoints that are older than the newest of those Ray Train lists, and not among them.
+
+    Args: listed: names of folders.
+    """
     known = set(listed)
     for name in storage.list(run) if known else ():
         if name.startswith(_PREFIX) and name not in known and name < max(known):
