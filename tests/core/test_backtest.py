@@ -205,19 +205,6 @@ def test_a_short_gains_what_a_long_loses():
     assert result.trades["side"].to_list() == ["sell"]
 
 
-def test_a_short_pays_for_the_days_that_it_is_held_weekends_included_and_a_long_pays_nothing():
-    """5 units short, 36.5 % a year is 0.1 % a day: 5 x 100 x 0.001 = 0.50 for a day, and 1.50 for Friday to Monday."""
-    costs = CostModel(commission_bps=0.0, slippage_bps=0.0, borrow_bps_per_year=3650.0)
-    flat = np.full((4, 1), 100.0)
-    times = np.array(["2020-01-02", "2020-01-03", "2020-01-06", "2020-01-07"], dtype="datetime64[us]")
-    prices = BarPanel(open_TS=flat, close_TS=flat, time_T=times, symbols=("A",))
-    short = run_backtest(prices, weights([-0.5, NAN, 0.0, NAN]), config(costs=costs, allow_short=True))
-    assert short.borrow_T == pytest.approx([0.0, 0.0, 1.5, 0.5])
-    assert short.equity_T == pytest.approx([1000.0, 1000.0, 998.5, 998.0])
-    assert short.gross_return_T == pytest.approx([0.0] * 4)
-    assert not run_backtest(prices, weights([0.5, NAN, 0.0, NAN]), config(costs=costs)).borrow_T.any()
-
-
 def test_a_ruined_account_closes_at_the_next_open_and_never_trades_again():
     prices = panel([100.0, 100.0, 300.0, 310.0, 50.0, 50.0])
     result = run_backtest(prices, weights([-1.0, NAN, -1.0, -1.0, 1.0, 1.0]), config(allow_short=True))

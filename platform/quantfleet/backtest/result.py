@@ -29,7 +29,7 @@ TRADE_SCHEMA: dict[str, pl.DataType] = {
     "slippage_cost": pl.Float64(),
 }
 """Columns of `BacktestResult.trades`. `side` is "buy" or "sell", `units` positive, `price` the fill price with slippage
-in it, `notional` units x price, `slippage_cost` the money lost to slippage."""
+in it, `notional` units x price, `slippage_cost` the money lost to slippage and half the spread."""
 
 
 def utc(time_T: npt.NDArray[np.datetime64]) -> pl.Series:
@@ -88,8 +88,8 @@ class BacktestResult:
             bar_of_trade_N: shape (N,), the bar in which each row of `trades` was filled.
         """
         bars = len(time_T)
-        costs_T = np.bincount(bar_of_trade_N, (trades["commission"] + trades["slippage_cost"]).to_numpy(), bars)
-        costs_T = costs_T + borrow_T
+        fill_costs_T = np.bincount(bar_of_trade_N, (trades["commission"] + trades["slippage_cost"]).to_numpy(), bars)
+        costs_T = fill_costs_T + borrow_T
         notional_T = np.bincount(bar_of_trade_N, trades["notional"].to_numpy(), bars)
         before_T = np.concatenate([[initial_capital], equity_T[:-1]])
         # Once the equity is gone no ratio to it has a meaning, whatever it does later.
