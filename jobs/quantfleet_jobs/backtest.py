@@ -53,7 +53,8 @@ def _work(context: StageContext) -> StageOutput:
     return StageOutput(
         outputs={"models": cast(dict[str, Any], outputs)},
         summary=f"{len(recipe.models)} models, {trades:,} trades on the test period, "
-        f"commission {costs.commission_bps:g} bps, slippage {costs.slippage_bps:g} bps",
+        f"commission {costs.commission_bps:g} bps, slippage {costs.slippage_bps:g} bps, spread {costs.spread_bps:g} bps, "
+        f"borrow {costs.borrow_bps_per_year:g} bps a year",
     )
 
 

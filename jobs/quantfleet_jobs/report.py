@@ -46,7 +46,8 @@ def _work(context: StageContext) -> StageOutput:
         split={s: (plan.interval(s).start, plan.interval(s).end) for s in SEGMENTS},
         models=_pages(context),
         benchmark=_benchmark(recipe),
-        prices_note="as they were ingested; dividends, borrow fees and taxes are not in them.",
+        prices_note="as they were ingested; dividends and taxes are not in them. "
+        f"Shorts pay {recipe.backtest.costs.borrow_bps_per_year:g} bps a year to borrow.",
         notes=_notes(context),
     )
     path = context.path("report.html")

@@ -103,6 +103,7 @@ def reference_backtest(
     commission: float,
     slippage: float,
     band: float = 0.0,
+    borrow_per_bar: float = 0.0,
 ) -> ReferenceHistory:
     """Decide at each close, fill at the next open; NaN prices are missing bars, NaN weights decide nothing."""
     account = ReferenceAccount(capital, commission, slippage)
@@ -110,6 +111,9 @@ def reference_backtest(
     history = ReferenceHistory()
     ruined = False
     for t in range(len(closes)):
+        for symbol, units in account.units.items():
+            if units < 0.0:
+                account.cash -= -units * account.last[symbol] * borrow_per_bar
         open_now = {s: p for s, p in zip(symbols, opens[t], strict=True) if not math.isnan(p)}
         orders = {s: target - account.units.get(s, 0.0) for s, target in waiting.items() if s in open_now}
         if orders:

@@ -247,7 +247,10 @@ def scenarios(draw: Callable[..., object], *, shorts: bool) -> tuple[BarPanel, n
     target[grid(st.sampled_from([False, False, True])).astype(bool)] = np.nan
     prices = panel(open_TS, close_TS)
     target[~prices.listed()] = np.nan
-    costs = CostModel(commission_bps=draw(st.floats(0.0, 100.0)), slippage_bps=draw(st.floats(0.0, 100.0)))  # type: ignore[arg-type]
+    costs = CostModel(
+        **{name: draw(st.floats(0.0, 100.0)) for name in ("commission_bps", "slippage_bps", "spread_bps")},  # type: ignore[arg-type]
+        borrow_bps_per_year=draw(st.floats(0.0, 5000.0)),  # type: ignore[arg-type]
+    )
     band = draw(st.sampled_from([0.0, 0.05]))
     return prices, target, config(costs=costs, allow_short=shorts, rebalance_band=band)
 
@@ -266,6 +269,7 @@ def test_every_order_and_the_equity_equal_the_reference(scenario: tuple[BarPanel
         commission=settings_.costs.commission_rate,
         slippage=settings_.costs.slippage_rate,
         band=settings_.rebalance_band,
+        borrow_per_bar=settings_.costs.borrow_rate_per_year / 365.0,
     )
     assert result.equity_T == pytest.approx(expected.equity, rel=1e-9, abs=1e-6)
     assert result.cash_T == pytest.approx(expected.cash, rel=1e-9, abs=1e-6)
@@ -282,13 +286,14 @@ def test_every_order_and_the_equity_equal_the_reference(scenario: tuple[BarPanel
 @settings(max_examples=100, deadline=None)
 @given(scenario=st.one_of(scenarios(shorts=False), scenarios(shorts=True)))
 def test_money_is_conserved(scenario: tuple[BarPanel, np.ndarray, BacktestConfig]):
-    """Cash moves by fills and fees only, and the equity is what prices earned on the positions, less all costs."""
+    """Cash moves by fills, commissions and borrow fees only,
+    and the equity is what prices earned on the positions, less all costs."""
     prices, target, settings_ = scenario
     result = run_backtest(prices, target, settings_)
     trades = result.trades
     sign = np.where(trades["side"].to_numpy() == "buy", 1.0, -1.0)
     scale = 1000.0 + trades["notional"].sum()
-    spent = (sign * trades["notional"].to_numpy()).sum() + trades["commission"].sum()
+    spent = (sign * trades["notional"].to_numpy()).sum() + trades["commission"].sum() + result.borrow_T.sum()
     assert result.cash_T[-1] == pytest.approx(1000.0 - spent, abs=1e-9 * scale)
 
     last = pl.DataFrame(prices.close_TS).fill_nan(None).fill_null(strategy="forward").to_numpy()
@@ -301,7 +306,7 @@ def test_money_is_conserved(scenario: tuple[BarPanel, np.ndarray, BacktestConfig
     traded_at = np.where(np.isnan(prices.open_TS), before, prices.open_TS)
     overnight = (held_before * (traded_at - before)).sum()
     intraday = (result.positions_TS * np.where(result.positions_TS != 0.0, known - traded_at, 0.0)).sum()
-    costs = trades["commission"].sum() + trades["slippage_cost"].sum()
+    costs = trades["commission"].sum() + trades["slippage_cost"].sum() + result.borrow_T.sum()
     assert result.equity_T[-1] == pytest.approx(1000.0 + overnight + intraday - costs, abs=1e-9 * scale)
 
 
@@ -400,6 +405,7 @@ def test_curve_and_positions_are_tables_in_utc():
         "turnover",
         "exposure",
         "trades",
+        "borrow",
     ]
     assert curve.schema["timestamp"] == positions.schema["timestamp"] == pl.Datetime("us", "UTC")
     assert curve["trades"].sum() == result.trades.height

@@ -33,7 +33,7 @@ def prices(*values: float) -> np.ndarray:
 # --- costs
 
 
-@pytest.mark.parametrize("field", ["commission_bps", "slippage_bps"])
+@pytest.mark.parametrize("field", ["commission_bps", "slippage_bps", "spread_bps", "borrow_bps_per_year"])
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, 10_000.0])
 def test_a_cost_that_is_no_cost_is_a_config_error_naming_the_field(field: str, value: float):
     with pytest.raises(ConfigError, match=rf"costs\.{field}="):
@@ -47,6 +47,16 @@ def test_defaults_are_a_tenth_of_a_percent_each():
 def test_buys_pay_more_and_sells_get_less_than_the_market():
     assert TEN_BPS.buy_price(100.0) == pytest.approx(100.1)
     assert TEN_BPS.sell_price(100.0) == pytest.approx(99.9)
+
+
+def test_half_the_spread_is_paid_on_each_side_on_top_of_the_slippage():
+    costs = CostModel(slippage_bps=10.0, spread_bps=40.0)
+    assert (costs.buy_price(100.0), costs.sell_price(100.0)) == pytest.approx((100.3, 99.7))
+
+
+def test_slippage_and_spread_cannot_take_the_whole_price_of_a_sale():
+    with pytest.raises(ConfigError, match=r"costs\.slippage_bps=6000.*spread_bps=8000.*below 10000 bps"):
+        CostModel(slippage_bps=6000.0, spread_bps=8000.0)
 
 
 # --- fills, by hand
@@ -106,6 +116,19 @@ def test_a_short_earns_when_the_price_falls():
     books.fill(units(-50.0, 0.0), prices(10.0, 20.0))
     books.mark(prices(8.0, 20.0))
     assert books.equity[0] == pytest.approx(1000.0 + 50.0 * 2.0)
+
+
+def test_a_short_pays_its_borrow_fee_from_the_cash():
+    books = account(costs=CostModel(commission_bps=0.0, slippage_bps=0.0, borrow_bps_per_year=200.0), allow_short=True)
+    books.fill(units(-50.0, 20.0), prices(10.0, 20.0))
+    assert books.accrue(0.5).tolist() == pytest.approx([50.0 * 10.0 * 0.02 * 0.5])
+    assert (books.equity[0], books.borrow_P[0]) == pytest.approx((995.0, 5.0))
+
+
+@pytest.mark.parametrize("years", [-0.1, math.nan, math.inf])
+def test_a_fee_accrues_forward_in_time_only(years: float):
+    with pytest.raises(BacktestError, match="cannot accrue over"):
+        account().accrue(years)
 
 
 def test_a_losing_short_can_always_be_covered_and_nothing_can_be_opened_meanwhile():

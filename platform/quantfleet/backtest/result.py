@@ -29,7 +29,7 @@ TRADE_SCHEMA: dict[str, pl.DataType] = {
     "slippage_cost": pl.Float64(),
 }
 """Columns of `BacktestResult.trades`. `side` is "buy" or "sell", `units` positive, `price` the fill price with slippage
-in it, `notional` units x price, `slippage_cost` the money lost to slippage."""
+in it, `notional` units x price, `slippage_cost` the money lost to slippage and half the spread."""
 
 
 def utc(time_T: npt.NDArray[np.datetime64]) -> pl.Series:
@@ -46,6 +46,8 @@ class BacktestResult:
     equity_T: Array
     """Cash plus positions at the last known closes."""
     cash_T: Array
+    borrow_T: Array
+    """Borrow fees charged in the bar, at least 0."""
     positions_TS: Array
     """Signed units."""
     value_TS: Array
@@ -53,7 +55,7 @@ class BacktestResult:
     net_return_T: Array
     """Simple return of the equity per bar, after costs. Bar 0 is 0: no decision comes before it. NaN after ruin."""
     gross_return_T: Array
-    """The same with the bar's own commission and slippage added back."""
+    """The same with the bar's own commission, slippage and borrow fees added back."""
     drawdown_T: Array
     """Equity over its running maximum, less 1: 0 at a high, -0.25 when a quarter of the highest equity is gone."""
     turnover_T: Array
@@ -74,6 +76,7 @@ class BacktestResult:
         initial_capital: float,
         equity_T: Array,
         cash_T: Array,
+        borrow_T: Array,
         positions_TS: Array,
         value_TS: Array,
         trades: pl.DataFrame,
@@ -85,7 +88,8 @@ class BacktestResult:
             bar_of_trade_N: shape (N,), the bar in which each row of `trades` was filled.
         """
         bars = len(time_T)
-        costs_T = np.bincount(bar_of_trade_N, (trades["commission"] + trades["slippage_cost"]).to_numpy(), bars)
+        fill_costs_T = np.bincount(bar_of_trade_N, (trades["commission"] + trades["slippage_cost"]).to_numpy(), bars)
+        costs_T = fill_costs_T + borrow_T
         notional_T = np.bincount(bar_of_trade_N, trades["notional"].to_numpy(), bars)
         before_T = np.concatenate([[initial_capital], equity_T[:-1]])
         # Once the equity is gone no ratio to it has a meaning, whatever it does later.
@@ -96,6 +100,7 @@ class BacktestResult:
             time_T=time_T,
             equity_T=equity_T,
             cash_T=cash_T,
+            borrow_T=borrow_T,
             positions_TS=positions_TS,
             value_TS=value_TS,
             net_return_T=equity_T / before_T - 1.0,
@@ -108,7 +113,8 @@ class BacktestResult:
         )
 
     def curve(self) -> pl.DataFrame:
-        """One row per bar: timestamp, equity, cash, net_return, gross_return, drawdown, turnover, exposure, trades.
+        """One row per bar: timestamp, equity, cash, net_return, gross_return, drawdown, turnover, exposure, trades,
+        borrow.
 
         `trades` counts the fills of the bar.
         """
@@ -123,6 +129,7 @@ class BacktestResult:
                 "turnover": self.turnover_T,
                 "exposure": self.exposure_T,
                 "trades": self.fills_T,
+                "borrow": self.borrow_T,
             }
         )
 

@@ -6,6 +6,8 @@ Time. Row t of the weights is decided at the close of bar t. It is turned into t
 equity and the closes known at that moment (sizing from the next open would look ahead), and filled at the open of bar
 t+1, bounded by the cash at the fill. A decision on the last bar is never filled.
 
+Borrow fees. What is held between two opens is charged at the later one, before its fills, at the last known closes.
+
 Missing bars. A symbol without a bar cannot trade: its order, in units, waits for the symbol's next open, unless a later
 decision replaces it. Its position is marked at the last known close. A symbol that never returns stays marked there.
 
@@ -34,6 +36,7 @@ __all__ = ["run_backtest", "run_backtests"]
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
+_YEAR = np.timedelta64(365, "D")
 _ROUNDING = 1e-9
 """How far above 1 the absolute weights of a row may sum: 1/3 + 1/3 + 1/3 is not always 1."""
 
@@ -77,7 +80,9 @@ def run_backtests(
     decides_T = np.asarray(~np.isnan(weights_TPS).all(axis=(1, 2)))
     waiting_PS = np.full(account.units_PS.shape, np.nan)  # target units of orders not filled yet
     ruined_P: Flags = np.zeros(len(target_weights), dtype=np.bool_)
+    held_years_T = np.diff(prices.time_T, prepend=prices.time_T[:1]) / _YEAR
     for t in range(len(prices.time_T)):
+        books.borrow_PT[:, t] = account.accrue(float(held_years_T[t]))
         if not np.isnan(waiting_PS).all():
             order_PS = np.where(np.isnan(waiting_PS), 0.0, waiting_PS - account.units_PS)
             books.log(t, account.fill(order_PS, prices.open_TS[t]))
@@ -139,6 +144,7 @@ class _Books:
         bars, width = prices.close_TS.shape
         self.prices = prices
         self.cash_PT: Array = np.zeros((portfolios, bars))
+        self.borrow_PT: Array = np.zeros((portfolios, bars))
         self.equity_PT: Array = np.zeros((portfolios, bars))
         self.units_PTS: Array = np.zeros((portfolios, bars, width))
         self.mark_TS: Array = np.zeros((bars, width))
@@ -182,6 +188,7 @@ class _Books:
             initial_capital=initial_capital,
             equity_T=self.equity_PT[p],
             cash_T=self.cash_PT[p],
+            borrow_T=self.borrow_PT[p],
             positions_TS=self.units_PTS[p],
             value_TS=self.units_PTS[p] * self.mark_TS,
             trades=trades,

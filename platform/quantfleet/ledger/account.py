@@ -53,7 +53,7 @@ class Fills:
 class Account:
     """P accounts of S symbols, held as arrays. Not thread-safe; owned by the engine that made it.
 
-    Money is conserved: the cash changes by exactly what fills and their commissions say, and the equity is cash plus
+    Money is conserved: the cash changes by exactly what fills, their commissions and borrow fees say, and the equity is cash plus
     units at the last known price.
     """
 
@@ -81,7 +81,9 @@ class Account:
         self.commission_P: Array = np.zeros(portfolios)
         """Fees paid since opening."""
         self.slippage_P: Array = np.zeros(portfolios)
-        """Money lost to slippage since opening."""
+        """Money lost to slippage and spread since opening."""
+        self.borrow_P: Array = np.zeros(portfolios)
+        """Borrow fees paid since opening."""
 
     @property
     def value(self) -> Array:
@@ -116,6 +118,21 @@ class Account:
                 f"a market price of {price_S[bad][0]} cannot be booked; prices are positive and finite."
             )
         np.copyto(self.mark_S, price_S, where=~np.isnan(price_S))
+
+    def accrue(self, years: float) -> Array:
+        """Charge the borrow fee of open shorts, at their last known prices, for the time that they were held.
+
+        Args:
+            years: time since the last call, 365 days to the year.
+        Returns: the fee of each account, shape (P,), at least 0; taken from the cash.
+        Raises: BacktestError: the time is negative or not finite.
+        """
+        if not (np.isfinite(years) and years >= 0.0):
+            raise BacktestError(f"a fee cannot accrue over {years} years; time runs forward.")
+        fee_P: Array = _short_value(self.units_PS, self.mark_S) * (self.costs.borrow_rate_per_year * years)
+        self.cash_P = self.cash_P - fee_P
+        self.borrow_P = self.borrow_P + fee_P
+        return fee_P
 
     def fill(self, order_PS: Array, price_S: Array) -> Fills:
         """Fill market orders at once and book them; marks the account at the same prices.
@@ -180,6 +197,10 @@ class Account:
 
 
 def _free_capital(cash_P: Array, units_PS: Array, mark_S: Array) -> Array:
-    short_value_P = (np.maximum(-units_PS, 0.0) * mark_S).sum(axis=-1)
-    free: Array = cash_P - 2.0 * short_value_P
+    free: Array = cash_P - 2.0 * _short_value(units_PS, mark_S)
     return free
+
+
+def _short_value(units_PS: Array, mark_S: Array) -> Array:
+    short: Array = (np.maximum(-units_PS, 0.0) * mark_S).sum(axis=-1)
+    return short

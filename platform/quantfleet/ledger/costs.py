@@ -1,6 +1,6 @@
-"""What a trade costs: commission on the traded notional, and slippage of the fill price against the trader.
+"""What trading costs: commission, half the spread and slippage on every fill, and a borrow fee on open shorts.
 
-Units: basis points (1 bps = 0.01 %). Both are charged on every fill, buys and sells alike.
+Units: basis points (1 bps = 0.01 %). Fills pay alike on buys and sells; the borrow fee accrues with time (actual/365).
 """
 
 from __future__ import annotations
@@ -24,12 +24,19 @@ Numbers = TypeVar("Numbers", float, npt.NDArray[np.float64])
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostModel:
-    """Proportional costs of a fill: `price = market * (1 ± slippage)`, `commission = rate * units * price`."""
+    """Costs of a fill: `price = market * (1 ± (spread / 2 + slippage))`, `commission = rate * units * price`.
+
+    Market prices are mids; where they are traded prices already, leave `spread_bps` at 0.
+    """
 
     commission_bps: float = 10.0
     """Fee as a share of the notional at the fill price; 10 bps is 0.1 %."""
     slippage_bps: float = 10.0
     """How much worse than the market price a fill is: buys pay more, sells get less."""
+    spread_bps: float = 0.0
+    """Quoted spread, ask less bid, as a share of the mid; each fill pays half of it on top of the slippage."""
+    borrow_bps_per_year: float = 0.0
+    """Fee for borrowed units: a share of the value of each short a year, for the time that it is held."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -40,6 +47,12 @@ class CostModel:
                     "A broker that pays you to trade does not exist.",
                     field=field.name,
                 )
+        if self.slippage_rate >= 1.0:
+            raise ConfigError(
+                f"costs.slippage_bps={self.slippage_bps} and half of costs.spread_bps={self.spread_bps} take the whole price of "
+                "a sale; together they must stay below 10000 bps.",
+                field="spread_bps",
+            )
 
     @property
     def commission_rate(self) -> float:
@@ -48,8 +61,13 @@ class CostModel:
 
     @property
     def slippage_rate(self) -> float:
-        """Slippage as a fraction of the market price."""
-        return self.slippage_bps * BPS
+        """Distance of a fill from the market price as a fraction of it: slippage and half the spread."""
+        return (self.slippage_bps + 0.5 * self.spread_bps) * BPS
+
+    @property
+    def borrow_rate_per_year(self) -> float:
+        """Borrow fee as a fraction of a short's value a year."""
+        return self.borrow_bps_per_year * BPS
 
     def buy_price(self, market: Numbers) -> Numbers:
         """Fill price of a buy when the market trades at `market` (quote currency per unit)."""
