@@ -19,15 +19,20 @@ from quantfleet.errors import ConfigError, nearest
 from quantfleet.evaluation import MetricConfig
 from quantfleet.evaluation.builtin import (
     DirectionalAccuracyMetric,
+    DirectionClassesMetric,
+    ForecastErrorMetric,
     InformationCoefficientMetric,
+    InformationRatioOfIcMetric,
     MaxDrawdownMetric,
     ReturnMetric,
+    RiskMetric,
     SharpeMetric,
     TurnoverMetric,
 )
 from quantfleet.registry import (
     BeatsBaselinesGate,
     BeatsChampionGate,
+    DeflatedSharpeGate,
     GateConfig,
     MaxDrawdownGate,
     MinIcGate,
@@ -114,8 +119,12 @@ def default_metrics() -> tuple[MetricConfig, ...]:
         ReturnMetric(),
         MaxDrawdownMetric(),
         TurnoverMetric(),
+        RiskMetric(),
         InformationCoefficientMetric(),
+        InformationRatioOfIcMetric(),
+        ForecastErrorMetric(),
         DirectionalAccuracyMetric(),
+        DirectionClassesMetric(),
     )
 
 
@@ -123,6 +132,7 @@ def default_gates() -> tuple[GateConfig, ...]:
     return (
         MinTradesOrBarsGate(),
         MinSharpeGate(),
+        DeflatedSharpeGate(),
         BeatsBaselinesGate(),
         MaxDrawdownGate(),
         MinIcGate(),

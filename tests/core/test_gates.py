@@ -15,6 +15,7 @@ from quantfleet.registry import (
     BeatsBaselinesGate,
     BeatsChampionGate,
     Candidate,
+    DeflatedSharpeGate,
     GateConfig,
     GateContext,
     GateResult,
@@ -349,3 +350,21 @@ def test_a_gate_of_ones_own_is_a_frozen_config_that_checks():
 
     assert decide(skilled(), context(skilled()), (NamedGate(),)).verdict is Verdict.PROMOTE
     assert decide(skilled(), context(skilled()), (NamedGate(letter="x"),)).verdict is Verdict.HOLD
+
+
+# --- many trials
+
+
+def test_a_ratio_that_one_trial_may_claim_is_luck_when_a_search_tried_a_thousand():
+    lucky = model("lucky", np.random.default_rng(11).normal(0.0, 0.01, BARS) + 0.0011)
+    gate = DeflatedSharpeGate()
+    assert gate.check(lucky, context(lucky)).passed
+    held = gate.check(lucky, context(lucky, n_trials=1000))
+    assert not held.passed
+    assert "luckiest of 1000 trials" in held.reason
+
+
+def test_the_deflated_ratio_of_a_model_in_cash_does_not_pass():
+    assert not DeflatedSharpeGate().check(model("idle", np.zeros(BARS)), context()).passed
+    with pytest.raises(ConfigError, match=r"confidence=0\.2"):
+        DeflatedSharpeGate(confidence=0.2)

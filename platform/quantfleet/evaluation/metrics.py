@@ -13,15 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "alpha_beta",
     "annual_return",
     "annual_volatility",
+    "calmar",
+    "drawdown_length_bars",
+    "expected_shortfall",
     "exposure",
     "hit_rate",
     "max_drawdown",
+    "omega",
+    "profit_factor",
     "sharpe",
     "sortino",
+    "tail_ratio",
     "total_return",
     "turnover_per_year",
+    "value_at_risk",
 ]
 
 Array = npt.NDArray[np.floating[Any]]
@@ -122,3 +130,107 @@ def hit_rate(returns_T: Array) -> float:
     if not len(moved) or np.isnan(moved).any():
         return math.nan
     return float((moved > 0.0).mean())
+
+
+def drawdown_length_bars(returns_T: Array) -> int:
+    """Bars of the longest drawdown: the first that closes below the last high, to the last that does, both counted.
+
+    Returns: 0 when the series never fell; one that is still under water at the end counts up to the end.
+    Raises: ValueError: no bars, or a return that is not a number, after which nobody knows where the high is.
+    """
+    returns = _series(returns_T, at_least=1, what="a drawdown")
+    if np.isnan(returns).any():
+        raise ValueError(f"return {int(np.isnan(returns).argmax())} is not a number: the drawdown has no known length.")
+    wealth = np.concatenate([[1.0], np.cumprod(1.0 + returns)])
+    under = np.concatenate([wealth < np.maximum.accumulate(wealth), [False]])
+    edges = np.flatnonzero(np.diff(under.astype(np.int8)))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
+def calmar(returns_T: Array, *, bars_per_year: float) -> float:
+    """Compound annual growth over the maximum drawdown, both of the whole series.
+
+    Returns: NaN when the series never fell. Raises: ValueError: no bars.
+    Source: Young (1991), "Calmar Ratio: A Smoother Tool", Futures 20(1).
+    """
+    loss = max_drawdown(returns_T)
+    return annual_return(returns_T, bars_per_year=bars_per_year) / loss if loss != 0.0 else math.nan
+
+
+def omega(returns_T: Array, *, threshold: float = 0.0) -> float:
+    """What lies above a return per bar over what lies below it.
+
+    Args:
+        threshold: return per bar, not per year.
+    Returns: 1 where both sides weigh the same; NaN when no bar lies below.
+    Raises: ValueError: no bars.
+    Source: Keating and Shadwick (2002), "A Universal Performance Measure".
+    """
+    beyond = _series(returns_T, at_least=1, what="an Omega ratio") - threshold
+    below = -float(np.minimum(beyond, 0.0).sum())
+    return float(np.maximum(beyond, 0.0).sum()) / below if below != 0.0 else math.nan
+
+
+def profit_factor(returns_T: Array) -> float:
+    """Sum of the gains over the sum of the losses, bar by bar; NaN without a loss. Raises: ValueError: no bars."""
+    return omega(_series(returns_T, at_least=1, what="a profit factor"))
+
+
+def tail_ratio(returns_T: Array, *, confidence: float = 0.95) -> float:
+    """Size of the upper quantile over that of the lower one: above 1 the good bars are wilder than the bad ones.
+
+    Returns: |quantile(c)| / |quantile(1 - c)|, quantiles interpolated; NaN where the lower one is 0.
+    Raises: ValueError: no bars, or a confidence outside (0.5, 1).
+    """
+    returns = _tailed(returns_T, confidence, "a tail ratio")
+    low, high = np.quantile(returns, [1.0 - confidence, confidence])
+    return abs(float(high)) / abs(float(low)) if low != 0.0 else math.nan
+
+
+def value_at_risk(returns_T: Array, *, confidence: float = 0.95) -> float:
+    """Historical value at risk of one bar: the loss that is not exceeded in the share `confidence` of the bars.
+
+    Returns: a positive fraction for a loss, negative when even that quantile is a gain; interpolated.
+    Raises: ValueError: no bars, or a confidence outside (0.5, 1).
+    """
+    return -float(np.quantile(_tailed(returns_T, confidence, "a value at risk"), 1.0 - confidence))
+
+
+def expected_shortfall(returns_T: Array, *, confidence: float = 0.95) -> float:
+    """Historical expected shortfall (CVaR) of one bar: the mean loss of the bars at or beyond the value at risk.
+
+    Returns: a positive fraction for a loss; at least the value at risk.
+    Raises: ValueError: no bars, or a confidence outside (0.5, 1).
+    Source: Acerbi and Tasche (2002), "On the coherence of expected shortfall", J. of Banking and Finance 26(7).
+    """
+    returns = _tailed(returns_T, confidence, "an expected shortfall")
+    return -float(returns[~(returns > np.quantile(returns, 1.0 - confidence))].mean())
+
+
+def alpha_beta(returns_T: Array, benchmark_T: Array, *, bars_per_year: float) -> tuple[float, float]:
+    """Intercept and slope of the regression of the returns on the benchmark's.
+
+    Args:
+        returns_T, benchmark_T: simple excess returns of the same bars.
+    Returns: alpha per year (mean per bar times bars per year, not compounded) and beta; NaN where the benchmark never
+        moves.
+    Raises: ValueError: fewer than two bars, or series of different length.
+    Source: Jensen (1968), "The Performance of Mutual Funds in the Period 1945-1964".
+    """
+    returns = _series(returns_T, at_least=2, what="alpha and beta")
+    benchmark = _series(benchmark_T, at_least=2, what="alpha and beta")
+    if len(returns) != len(benchmark):
+        raise ValueError(
+            f"alpha and beta need the same bars; got {len(returns)} returns and {len(benchmark)} of the benchmark."
+        )
+    if np.ptp(benchmark) == 0.0:
+        return math.nan, math.nan
+    centred = benchmark - benchmark.mean()
+    beta = float(centred @ (returns - returns.mean()) / (centred @ centred))
+    return float(returns.mean() - beta * benchmark.mean()) * bars_per_year, beta
+
+
+def _tailed(returns_T: Array, confidence: float, what: str) -> npt.NDArray[np.float64]:
+    if not 0.5 < confidence < 1.0:
+        raise ValueError(f"confidence={confidence} of {what} must lie between 0.5 and 1; 0.95 looks at the worst 5 %.")
+    return _series(returns_T, at_least=1, what=what)

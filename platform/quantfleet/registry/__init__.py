@@ -3,6 +3,7 @@
 from quantfleet.registry.builtin_gates import (
     BeatsBaselinesGate,
     BeatsChampionGate,
+    DeflatedSharpeGate,
     MaxDrawdownGate,
     MinIcGate,
     MinSharpeGate,
@@ -27,6 +28,7 @@ __all__ = [
     "BeatsChampionGate",
     "Candidate",
     "Decision",
+    "DeflatedSharpeGate",
     "GateConfig",
     "GateContext",
     "GateResult",

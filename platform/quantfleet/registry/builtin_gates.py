@@ -12,12 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantfleet.errors import ConfigError
-from quantfleet.evaluation import SharpeDifference, sharpe_difference, sharpe_interval
+from quantfleet.evaluation import (
+    SharpeDifference,
+    deflated_sharpe,
+    expected_best_sharpe,
+    sharpe_difference,
+    sharpe_interval,
+)
 from quantfleet.registry.gates import Candidate, GateConfig, GateContext, GateResult, register_gate
 
 __all__ = [
     "BeatsBaselinesGate",
     "BeatsChampionGate",
+    "DeflatedSharpeGate",
     "MaxDrawdownGate",
     "MinIcGate",
     "MinSharpeGate",
@@ -93,6 +100,36 @@ class MinSharpeGate(GateConfig):
             interval.low > self.threshold,
             f"Sharpe {interval.estimate:.2f}, lower bound {interval.low:.2f} ({_shared(self.confidence, context)}); "
             f"must be above {self.threshold:.2f}{_missing(interval.low)}",
+        )
+
+
+@register_gate("deflated_sharpe")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeflatedSharpeGate(GateConfig):
+    """The Sharpe ratio is above what the best of all trials, those of a search as well, would show by luck alone.
+
+    Trials without skill are taken to scatter as estimates of a zero ratio over as many bars do, by 1 / sqrt(T - 1) per bar,
+    and to be independent, which is the strict side: trials of one search resemble each other.
+    """
+
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.confidence < 1.0:
+            raise ConfigError(f"gate deflated_sharpe: confidence={self.confidence} must lie between 0.5 and 1.")
+
+    def check(self, candidate: Candidate, context: GateContext) -> GateResult:
+        bars = len(candidate.net_return_T)
+        if bars < 3:
+            return self.result(False, f"{bars} bar(s) of returns say nothing about a Sharpe ratio")
+        deviation = 1.0 / math.sqrt(bars - 1)
+        chance = deflated_sharpe(candidate.net_return_T, trials=context.n_trials, deviation=deviation)
+        luck = expected_best_sharpe(trials=context.n_trials, deviation=deviation) * math.sqrt(context.bars_per_year)
+        trials = "1 trial" if context.n_trials == 1 else f"{context.n_trials} trials"
+        return self.result(
+            chance > self.confidence,
+            f"deflated Sharpe ratio {chance:.3f}: the chance that {candidate.sharpe(context.bars_per_year):.2f} is above the "
+            f"{luck:.2f} that the luckiest of {trials} would show; must be above {self.confidence:.4g}{_missing(chance)}",
         )
 
 
