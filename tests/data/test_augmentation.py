@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, irwinhall, kstest
-from support.training_data import memory_data
 
 from quantfleet.contracts import AUGMENTATIONS, Augmenter, TrainingWindows
 from quantfleet.errors import ConfigError, SchemaError
+from quantfleet.testing.training_data import memory_data
 from quantfleet_data.augmentation import BlockBootstrap, Jitter, Mixup, Scale, TimeWarp, WindowSlice
 
 ALWAYS = [

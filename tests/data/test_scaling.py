@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import RobustScaler, StandardScaler
-from support.training_data import memory_data, take
 
 from quantfleet.contracts import SCALERS, scaler_from_dict
 from quantfleet.errors import ConfigError, EmptyTableError, SchemaError, UnknownPluginError
+from quantfleet.testing.training_data import memory_data, take
 from quantfleet.transforms import AffineScaler, StandardScalerConfig
 from quantfleet_data.scaling import RobustScalerConfig, RollingScalerConfig
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
-from support.training_data import memory_data
 
 from quantfleet.contracts import SELECTORS, selection_from_dict
 from quantfleet.errors import ConfigError, EmptyTableError, SchemaError, UnknownPluginError
+from quantfleet.testing.training_data import memory_data
 from quantfleet.transforms import RowSample, fit_selection, sample_training_rows, training_rows
 from quantfleet_data.selection import (
     CorrelationSelectorConfig,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import xgboost
 from support.row_models import Reports, context, learnable_data, lone_lightgbm, task_of
-from support.training_data import MemoryReader
 
 from quantfleet.errors import ConfigError, SchemaError, TrainingError
+from quantfleet.testing.training_data import MemoryReader
 from quantfleet.training.boosting import Progress, _fit_on_worker
 from quantfleet.training.rows import RowReader, Share
 from quantfleet.training.single_task import all_rows

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from support.training_data import memory_data
 
 from quantfleet.contracts import FitContext
 from quantfleet.storage import Storage, StorageConfig
+from quantfleet.testing.training_data import memory_data
 from quantfleet.training import TrainingConfig
 from quantfleet.training.rows import Share
 from quantfleet_models.boosted import XGBoostConfig

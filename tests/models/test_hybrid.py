@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from support.training_data import plain_stats
 
 from quantfleet.contracts import DataSpec
 from quantfleet.errors import ConfigError
+from quantfleet.testing.training_data import plain_stats
 from quantfleet.training.loss import LossConfig
 from quantfleet.training.module import HEADS
 from quantfleet.training.objective import MultiTaskLoss

@@ -14,7 +14,6 @@ import pytest
 import torch
 import xgboost
 from support.stored_models import FEATURES, PROVENANCE
-from support.training_data import MemoryData, MemoryReader, memory_data
 
 from quantfleet.config import from_plain, to_plain
 from quantfleet.contracts import Augmenter, FitContext, FitReport, ModelConfig
@@ -24,6 +23,7 @@ from quantfleet.registry.store import _signature
 from quantfleet.serving.window_model import WindowModel
 from quantfleet.storage import Storage, StorageConfig
 from quantfleet.testing import check_model_contract
+from quantfleet.testing.training_data import MemoryData, MemoryReader, memory_data
 from quantfleet.training import TrainingConfig
 from quantfleet.training.data_state import DataState
 from quantfleet.training.fit_task import FitTask, open_loader

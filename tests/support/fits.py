@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from quantfleet.storage import Storage, StorageConfig
+from quantfleet.testing.training_data import MemoryReader, memory_data
 from quantfleet.training import TrainingConfig
 from quantfleet.training.checkpoints import BestWeights, best_weights
 from quantfleet.training.fit_task import FitTask
 from quantfleet.transforms import InputTransform
 from quantfleet_models.hybrid import HybridConfig
-from support.training_data import MemoryReader, memory_data
 
 SHARDS = 4
 

@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from quantfleet.contracts import DataSpec
+from quantfleet.testing.training_data import plain_stats
 from quantfleet.training import LossConfig
 from quantfleet.training.objective import MultiTaskLoss
-from support.training_data import plain_stats
 
 SPEC = DataSpec(
     symbols=("A",), feature_columns=("f", "g"), feature_digest="d", horizons_bars=(1, 5), timeframe="1d", lookback_bars=3,

@@ -12,12 +12,12 @@ import numpy as np
 
 from quantfleet.contracts import FitContext, ModelConfig
 from quantfleet.storage import Storage, StorageConfig
+from quantfleet.testing.training_data import MemoryData, memory_data
 from quantfleet.training import TrainingConfig
 from quantfleet.training.boosting import Grower, Progress, boost, write_checkpoint
 from quantfleet.training.row_model import RowTask
 from quantfleet.training.rows import Share
 from quantfleet_models.lightgbm.model import LightGBMGrower
-from support.training_data import MemoryData, memory_data
 
 
 def learnable_data(seed: int = 0, *, chunks: int = 12, features: int = 5, weights: bool = True) -> MemoryData:

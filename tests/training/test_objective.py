@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.training_data import plain_stats
 from torch import nn
 
 from quantfleet.contracts import DataSpec, Forecast
 from quantfleet.errors import ConfigError, SchemaError
+from quantfleet.testing.training_data import plain_stats
 from quantfleet.training import LossConfig
 from quantfleet.training.module import HEADS, ScaledForecaster
 from quantfleet.training.objective import MultiTaskLoss

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from support.training_data import MemoryReader, memory_data
 from torch import Tensor, nn
 
 from quantfleet.errors import ConfigError
+from quantfleet.testing.training_data import MemoryReader, memory_data
 from quantfleet.training import TrainingConfig
 from quantfleet.training.memory import SHARINGS, Sharing, collective_bytes, state_bytes
 from quantfleet.training.plan import FitPlan, Network, PlanInput, PlanRequest, StepCosts, plan_fit, ring_seconds
