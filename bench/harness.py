@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BenchRow", "Prepared", "Result", "measure", "write_results"]
+__all__ = ["BenchRow", "Prepared", "Result", "Timed", "measure", "write_results"]
 
 ROUNDS = 5
 """Rounds of a row that does not ask for more."""
@@ -39,6 +39,15 @@ class Prepared:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timed:
+    """What a row measured whose work runs in processes of its own, after it checked what they made."""
+
+    pairs: list[tuple[float, float]]
+    """Seconds per unit of ours and of the peer, a pair a round."""
+    warm_up_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchRow:
     """One line of the benchmark table."""
 
@@ -48,8 +57,8 @@ class BenchRow:
     peer: str
     target: float
     """Upper bound of our time per unit divided by the peer's: ">= 25x faster" is 0.04."""
-    prepare: Callable[[], Prepared]
-    """Makes inputs; compiling belongs to the warm-up that follows, not here."""
+    prepare: Callable[[], Prepared | Timed]
+    """Makes inputs; compiling belongs to the warm-up that follows, not here. Or times all by itself."""
     versions: tuple[str, ...] = ()
     """Distributions whose versions are recorded."""
     cores: int = 1
@@ -82,16 +91,12 @@ def measure(row: BenchRow) -> Result:
     """Run one row. Raises: AssertionError: ours is wrong; then there is nothing to time."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, set(sorted(before)[: row.cores]))
-    prepared = row.prepare()
     try:
-        warm_up_s, ours = _timed(prepared.ours)
-        _, peer = _timed(prepared.peer)
-        prepared.check(ours, peer)
-        del ours, peer
-        pairs = [_round(prepared, swapped=bool(number % 2)) for number in range(row.rounds)]
+        prepared = row.prepare()
+        timed = prepared if isinstance(prepared, Timed) else _in_turn(row, prepared)
     finally:
-        prepared.close()
         os.sched_setaffinity(0, before)
+    pairs = timed.pairs
     ratios = [mine / other for mine, other in pairs]
     ratio = statistics.median(ratios)
     return Result(
@@ -105,9 +110,22 @@ def measure(row: BenchRow) -> Result:
         held=ratio <= row.target,
         versions={name: metadata.version(name) for name in row.versions},
         machine=f"{_cpu()}, {row.cores} of {len(before)} cores, Python {platform.python_version()}",
-        warm_up_s=warm_up_s,
+        warm_up_s=timed.warm_up_s,
         ratios=ratios,
     )
+
+
+def _in_turn(row: BenchRow, prepared: Prepared) -> Timed:
+    """Warm up, check, and run both sides in turn in this process."""
+    try:
+        warm_up_s, ours = _timed(prepared.ours)
+        _, peer = _timed(prepared.peer)
+        prepared.check(ours, peer)
+        del ours, peer
+        pairs = [_round(prepared, swapped=bool(number % 2)) for number in range(row.rounds)]
+    finally:
+        prepared.close()
+    return Timed(pairs=pairs, warm_up_s=warm_up_s)
 
 
 def write_results(results: Sequence[Result], path: Path) -> None:
