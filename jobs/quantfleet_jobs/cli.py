@@ -86,6 +86,9 @@ def train(
     recipe: RecipeArgument,
     override: SetOption = None,
     overwrite: OverwriteOption = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from a checkpoint; an error where there is none.")
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print memory, steps, time and bottleneck; launch nothing.")
     ] = False,
@@ -106,7 +109,32 @@ def train(
         if plan:
             job.plan(resolved, console, style="json" if output == "json" else "table", bandwidth_mb_s=bandwidth_mb_s)
             return
+        if resume:
+            from quantfleet_jobs.fits import check_resumable
+
+            check_resumable(resolved)
         perform([job.STAGE], resolved, overwrite=overwrite, console=console)
+
+    exit_with(work)
+
+
+@app.command("export")
+def export(
+    recipe: RecipeArgument,
+    model: Annotated[str, typer.Argument(help="A torch model of the recipe, by its label.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+    newest: Annotated[
+        bool, typer.Option("--newest", help="Of the newest checkpoint instead of the best epoch.")
+    ] = False,
+    override: SetOption = None,
+) -> None:
+    """Write a fit's weights as one safetensors file, whatever its strategy; needs no cluster, during the fit or after."""
+
+    def work() -> None:
+        from quantfleet_jobs.fits import export_weights
+        from quantfleet_jobs.recipe import load_recipe
+
+        export_weights(load_recipe(recipe, override or ()), model, folder, console, newest=newest)
 
     exit_with(work)
 

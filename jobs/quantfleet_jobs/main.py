@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from rich.console import Console
@@ -39,8 +39,19 @@ def perform(
         progress.stop()
 
 
-def job_main(stage: Stage, argv: Sequence[str] | None = None, *, plan: Plan | None = None) -> int:
-    """Entry of one job's module. Args: plan: what `--plan` does, for a job that has one."""
+def job_main(
+    stage: Stage,
+    argv: Sequence[str] | None = None,
+    *,
+    plan: Plan | None = None,
+    resume: Callable[[Resolved[Recipe]], None] | None = None,
+) -> int:
+    """Entry of one job's module.
+
+    Args:
+        plan: what `--plan` does, for a job that has one.
+        resume: what `--resume` checks before the job starts, for a job that has it.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m quantfleet_jobs.{stage.name}", description=stage.help)
     parser.add_argument(
         "--config", required=True, metavar="RECIPE", help="a YAML or JSON file, or the name of a shipped one"
@@ -55,6 +66,10 @@ def job_main(stage: Stage, argv: Sequence[str] | None = None, *, plan: Plan | No
         )
         parser.add_argument("--format", choices=("table", "json"), default="table", help="of the plan")
         parser.add_argument("--bandwidth", type=float, default=1250.0, help="between workers, MB/s, for the plan")
+    if resume is not None:
+        parser.add_argument(
+            "--resume", action="store_true", help="go on from a checkpoint; an error where there is none"
+        )
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     if plan is not None and options.plan:
         return reported(
@@ -65,9 +80,14 @@ def job_main(stage: Stage, argv: Sequence[str] | None = None, *, plan: Plan | No
                 bandwidth_mb_s=options.bandwidth,
             )
         )
-    return reported(
-        lambda: _discard(perform([stage], load_recipe(options.config, options.set), overwrite=options.overwrite))
-    )
+
+    def work() -> None:
+        resolved = load_recipe(options.config, options.set)
+        if resume is not None and options.resume:
+            resume(resolved)
+        _discard(perform([stage], resolved, overwrite=options.overwrite))
+
+    return reported(work)
 
 
 def _discard(done: Done) -> None:

@@ -9,18 +9,18 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-import quantfleet
-from quantfleet.config import Resolved, fingerprint
+from quantfleet.config import Resolved
 from quantfleet.contracts import FitContext, FitReport, ModelConfig
 from quantfleet.registry.artifact import write_artifact
 from quantfleet.training import TorchModelConfig
 from quantfleet_data.chunks import ChunkStore
+from quantfleet_jobs.fits import check_resumable, finished_fit, fit_content, fit_name
 from quantfleet_jobs.inputs import split_plan, table_version
 from quantfleet_jobs.main import job_main
 from quantfleet_jobs.predictions import StoredArtifact, write_predictions
 from quantfleet_jobs.recipe import Recipe
 from quantfleet_jobs.stage import Stage, StageContext, StageOutput
-from quantfleet_jobs.watch import watched_fit, without_watching
+from quantfleet_jobs.watch import watched_fit
 
 __all__ = ["STAGE", "plan"]
 
@@ -48,20 +48,16 @@ def _check(recipe: Recipe) -> None:
 def _train_one(config: ModelConfig, chunks: ChunkStore, context: StageContext) -> dict[str, Any]:
     """Fit one model unless this run has it already; a file written last says that it is whole."""
     recipe, storage = context.recipe, context.storage
-    content = fingerprint(
-        quantfleet.__version__, config, chunks.path, without_watching(recipe.training), recipe.run.seed
-    )
+    content = fit_content(config, chunks.path, recipe)
     folder, marker = context.path("models", config.label), context.path("models", f"{config.label}.json")
-    if storage.exists(marker):
-        known: dict[str, Any] = json.loads(storage.read_text(marker))
-        if known["content"] == content:
-            return known
+    if (known := finished_fit(storage, marker, content)) is not None:
+        return known
     storage.delete(marker)
     storage.delete(folder)
 
     context.progress.update(f"{config.label}: starting")
     model = config.build(chunks.spec)
-    fit = f"{recipe.run.name}-{config.label}-{content}"
+    fit = fit_name(config, chunks.path, recipe)
     picture = None
     with watched_fit(config, context, fit) as watch:
         report = model.fit(
@@ -134,4 +130,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    raise SystemExit(job_main(STAGE, plan=plan))
+    raise SystemExit(job_main(STAGE, plan=plan, resume=check_resumable))

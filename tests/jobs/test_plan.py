@@ -7,36 +7,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import polars as pl
 import pytest
-from support.chunk_tables import SPEC, plan, tables
+from support.chunk_tables import chunks_of
 from support.recipes import environment, small_recipe, tiny_hybrid, write_recipe
 from typer.testing import CliRunner, Result
 
 from quantfleet.plugins import load_plugins
-from quantfleet.storage import LakeTable, Storage, StorageConfig
+from quantfleet.storage import Storage, StorageConfig
 from quantfleet.training.torch_plan import ProcessCosts
 from quantfleet.training.windows import WindowLoader
-from quantfleet_data.chunks import ChunkInputs, ChunkStore, chunk_store_path, write
+from quantfleet_data.chunks import ChunkStore
 from quantfleet_jobs.cli import app
 from quantfleet_jobs.recipe import BUILT_IN_PLUGINS
 from quantfleet_jobs.record import RunRecord, StageRecord
 
 MODELS = (tiny_hybrid(batch_windows=32, kernel_bars=2), {"kind": "xgboost", "rounds": 20}, {"kind": "buy_and_hold"})
-
-
-def chunks_of(storage: Storage) -> ChunkStore:
-    """A store of two symbols, each written as a Ray task writes it."""
-    versions = []
-    for kind, name in enumerate(("features", "labels")):
-        rows = [tables(400)[kind].with_columns(symbol=pl.lit(s)) for s in SPEC.symbols]
-        versions.append(
-            LakeTable(storage, f"lake/{name}/x").overwrite(pl.concat(rows).to_arrow(), partition_by=["symbol"])
-        )
-    inputs = ChunkInputs(features=versions[0], labels=versions[1], plan=plan(0, 250, 252, 320, 322, 400), spec=SPEC)
-    path = chunk_store_path(inputs)
-    written = [write._write_symbol({"symbol_id": i}, inputs=inputs, storage=storage, path=path) for i in range(2)]
-    return write.commit_symbols(written, inputs, storage, path)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from quantfleet.contracts import ChunkBatch, DataSpec, SplitPlan, TimeInterval
-from quantfleet_data.chunks import symbol_rows
+from quantfleet.storage import LakeTable, Storage
+from quantfleet_data.chunks import ChunkInputs, ChunkStore, chunk_store_path, symbol_rows, write
 from quantfleet_data.chunks.build import SymbolRows
 
 DAY = dt.timedelta(days=1)
@@ -88,3 +89,17 @@ def row_of(time: int) -> int:
 def assert_same(left: ChunkBatch, right: ChunkBatch) -> None:
     for f in fields(ChunkBatch):
         np.testing.assert_array_equal(getattr(left, f.name), getattr(right, f.name), err_msg=f.name)
+
+
+def chunks_of(storage: Storage) -> ChunkStore:
+    """A store of two symbols, each written as a Ray task writes it."""
+    versions = []
+    for kind, name in enumerate(("features", "labels")):
+        rows = [tables(400)[kind].with_columns(symbol=pl.lit(s)) for s in SPEC.symbols]
+        versions.append(
+            LakeTable(storage, f"lake/{name}/x").overwrite(pl.concat(rows).to_arrow(), partition_by=["symbol"])
+        )
+    inputs = ChunkInputs(features=versions[0], labels=versions[1], plan=plan(0, 250, 252, 320, 322, 400), spec=SPEC)
+    path = chunk_store_path(inputs)
+    written = [write._write_symbol({"symbol_id": i}, inputs=inputs, storage=storage, path=path) for i in range(2)]
+    return write.commit_symbols(written, inputs, storage, path)

@@ -1,4 +1,4 @@
-"""The weights of a fit for other programs: one safetensors file, whatever the strategy and the number of workers that saved them."""
+"""The weights of a fit for other programs: one safetensors file, whatever strategy and number of workers saved them."""
 
 from __future__ import annotations
 
@@ -93,20 +93,19 @@ def _check_new(to: Path) -> None:
 
 def _module(folder: Path) -> dict[str, Tensor]:
     """The wrapped module's whole state. Our own files, their digests checked; DeepSpeed's reader unpickles them."""
+    module: dict[str, Tensor]
     if (folder / "state.pt").is_file():
-        state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-        module: dict[str, Tensor] = state["module"]
-        return module
-    if (folder / ".metadata").is_file():
+        module = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)["module"]
+    elif (folder / ".metadata").is_file():
         from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
         whole = folder / "whole.pt"
         dcp_to_torch_save(folder, whole)
         module = torch.load(whole, map_location="cpu", weights_only=True)["model"]
-        return module
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+    else:
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-    module = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="state")
+        module = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="state")
     return module
 
 
