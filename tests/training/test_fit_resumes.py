@@ -35,6 +35,7 @@ CASES = {
     "ddp": (DDPConfig(), (2, 3, 1)),
     "fsdp": (FSDPConfig(), (2, 3)),
     "zero-2": (DeepSpeedConfig(zero_stage=2), (2, 2)),
+    "zero-3": (DeepSpeedConfig(zero_stage=3), (2, 2)),
     "zero-2, universal": (DeepSpeedConfig(zero_stage=2), (2, 3)),
 }
 
@@ -63,12 +64,13 @@ def test_killed_at_random_steps_every_window_is_trained_on_once_and_the_end_is_t
     assert best_of(tmp_path / "killed").val_loss == pytest.approx(best_of(tmp_path / "undisturbed").val_loss, rel=1e-5)
 
 
-def test_dropout_and_averages_go_on_where_they_were(tmp_path: Path):
+@pytest.mark.parametrize("strategy", [DDPConfig(), FSDPConfig()], ids=["ddp", "fsdp"])
+def test_dropout_and_averages_go_on_where_they_were(strategy: StrategyConfig, tmp_path: Path):
     settings = {"dropout": 0.3, "average": "ema", "ema_decay": 0.9}
-    undisturbed = fit(tmp_path / "undisturbed", DDPConfig(), 2, **settings)
+    undisturbed = fit(tmp_path / "undisturbed", strategy, 2, **settings)
     with pytest.raises(WorkerFailedError):
-        fit(tmp_path / "killed", DDPConfig(), 2, (5, 1), **settings)
-    done = fit(tmp_path / "killed", DDPConfig(), 2, **settings)
+        fit(tmp_path / "killed", strategy, 2, (5, 1), **settings)
+    done = fit(tmp_path / "killed", strategy, 2, **settings)
     for name in ("train_loss", "val_loss"):
         assert [r[name] for r in done["curve"]] == [r[name] for r in undisturbed["curve"]], "to the bit"
 

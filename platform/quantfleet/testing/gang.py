@@ -5,6 +5,7 @@ What the loop asks of Ray Train (ranks, reports, checkpoints) is answered here; 
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import multiprocessing as mp
 import os
@@ -29,12 +30,18 @@ class WorkerFailedError(Exception):
 
 
 def run_gang(
-    work: Callable[..., Any], *arguments: Any, workers: int, folder: Path, preload: Sequence[str] = PRELOADED
+    work: Callable[..., Any],
+    *arguments: Any,
+    workers: int,
+    folder: Path,
+    collective_timeout_s: float = 600.0,
+    preload: Sequence[str] = PRELOADED,
 ) -> list[Any]:
     """Run `work(*arguments)` on so many workers; returns what each of them returned, by rank.
 
     Args:
         folder: remembers what was reported.
+        collective_timeout_s: who waits longer for the others gives up.
         preload: modules that the workers find imported.
     Raises: WorkerFailedError.
     """
@@ -44,7 +51,7 @@ def run_gang(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     results: Any = context.SimpleQueue()
-    world = {"workers": workers, "port": port, "folder": str(folder)}
+    world = {"workers": workers, "port": port, "folder": str(folder), "timeout_s": collective_timeout_s}
     processes = [
         context.Process(target=_worker, args=(rank, world, results, sys.path, work, arguments))
         for rank in range(workers)
@@ -84,7 +91,9 @@ def _worker(
         import torch.distributed as dist
 
         torch.set_num_threads(1)
-        dist.init_process_group("gloo", rank=rank, world_size=world["workers"])
+        dist.init_process_group(
+            "gloo", rank=rank, world_size=world["workers"], timeout=dt.timedelta(seconds=world["timeout_s"])
+        )
         _install(rank, world)
         results.put((rank, work(*arguments), None))
         dist.destroy_process_group()
