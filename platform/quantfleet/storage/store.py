@@ -270,6 +270,9 @@ def _connect(root_is_s3: bool, options: tuple[tuple[str, str], ...]) -> pafs.Fil
         "connect_timeout": _CONNECT_TIMEOUT_S,
         "request_timeout": _SILENCE_TIMEOUT_S,  # without a byte, not for the whole request
         "retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=3),
+        # A small file is one PUT, not a multipart upload of three requests, whose last a server that was away in the middle
+        # refuses to repeat for minutes ("completion is already in progress", Ceph)
+        "allow_delayed_open": True,
     }
     if "AWS_ENDPOINT_URL" in settings:
         scheme, _, host = settings["AWS_ENDPOINT_URL"].partition("://")
