@@ -16,12 +16,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.process import LOOPBACK, background, free_port, require_binaries, run_step, wait_until
+from services.process import LOOPBACK, ServiceFailed, background, free_port, require_binaries, run_step, wait_until
 
 __all__ = ["APT_PACKAGES", "S3Server", "start_s3"]
 
@@ -165,6 +166,19 @@ def start_s3(directory: Path, *, timeout_s: float = 60.0) -> Iterator[S3Server]:
     def step(name: str, *args: str) -> None:
         run_step([tool[name], *args], log / "start.log", env=env, cwd=root, timeout_s=timeout_s)
 
+    def ask_monitor(*args: str) -> None:
+        """A command that may be repeated: a monitor still electing itself refuses for a moment ('problem getting command
+        descriptions from mon', seen once on a loaded machine).
+        """
+        for left in range(9, -1, -1):
+            try:
+                step("ceph", "--connect-timeout", "20", *args)
+                break
+            except ServiceFailed:
+                if not left:
+                    raise
+                time.sleep(0.5)
+
     def daemon(name: str, *args: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
         # Nothing is worth an orderly shutdown: the data is in memory and the directory is ours.
         command = [tool[name], "-f", *args]
@@ -188,8 +202,8 @@ def start_s3(directory: Path, *, timeout_s: float = 60.0) -> Iterator[S3Server]:
 
         wait_until(monitor_listens, "ceph-mon", process=mon, log=log / "ceph-mon.out", timeout_s=timeout_s)
         osd_uuid = str(uuid.uuid4())
-        step("ceph", "--connect-timeout", "20", "osd", "new", osd_uuid)
-        step("ceph", "osd", "crush", "add", "0", "1.0", "root=default", f"host={socket.gethostname().split('.')[0]}")
+        ask_monitor("osd", "new", osd_uuid)
+        ask_monitor("osd", "crush", "add", "0", "1.0", "root=default", f"host={socket.gethostname().split('.')[0]}")
         step("ceph-osd", "--mkfs", "-i", "0", "--osd-uuid", osd_uuid)
         osd = stack.enter_context(daemon("ceph-osd", "-i", "0"))
 
