@@ -26,7 +26,7 @@ from quantfleet_models.hybrid import HybridConfig
 
 __all__ = ["Epochs", "fit_task", "run_fit"]
 
-LOOKBACK_BARS, FEATURES, SYMBOLS, CHUNKS, CHUNK_BARS = 32, 32, 4, 20, 64
+LOOKBACK_BARS, FEATURES, SYMBOLS, CHUNKS, CHUNK_BARS = 32, 32, 4, 6, 64
 Size = Literal["0.27M", "1M"]
 WIDTHS: dict[Size, int] = {"0.27M": 92, "1M": 180}
 
