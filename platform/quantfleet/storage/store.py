@@ -145,6 +145,7 @@ class Storage:
 
         Raises: StorageError: it cannot; says whether credentials, network or permissions are to blame.
         """
+        self.list()  # first: a server that says nothing is given up sooner by a read than by a write
         probe = f".probe-{uuid.uuid4().hex}"
         self.write_bytes(probe, b"quantfleet")
         self.delete(probe)
