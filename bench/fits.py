@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
+from bench.harness import Timed
 from quantfleet.storage import Storage, StorageConfig
 from quantfleet.testing.gang import run_gang
 from quantfleet.testing.training_data import MemoryReader, memory_data
@@ -24,7 +26,7 @@ from quantfleet.training.step import TrainingModule
 from quantfleet.transforms import InputTransform
 from quantfleet_models.hybrid import HybridConfig
 
-__all__ = ["Epochs", "fit_task", "run_fit"]
+__all__ = ["Epochs", "against_plain", "fit_task", "run_fit"]
 
 LOOKBACK_BARS, FEATURES, SYMBOLS, CHUNKS, CHUNK_BARS = 32, 32, 4, 6, 64
 Size = Literal["0.27M", "1M"]
@@ -80,6 +82,14 @@ def run_fit(
         task = fit_task(folder, size, epochs=epochs, strategy=strategy or DDPConfig(), workers=workers, windows=windows)
         made: Epochs = run_gang(_measured, task, beside, workers=workers, folder=Path(folder))[0]
         return made
+
+
+def against_plain(size: Size, *, rounds: int) -> Timed:
+    """Steps of our loop and of the plain one in turn, after they were found to make the same losses."""
+    made = run_fit(size, epochs=rounds + 1, beside=True)
+    np.testing.assert_allclose(made.ours_loss, made.peer_loss, rtol=1e-6)
+    pairs = list(zip(made.ours_s, made.peer_s, strict=True))
+    return Timed(pairs=pairs[1:], warm_up_s=pairs[0][0])
 
 
 def _measured(task: FitTask, beside: bool) -> Epochs:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+import functools
 
-from bench.fits import run_fit
-from bench.harness import BenchRow, Timed
+from bench.fits import against_plain
+from bench.harness import BenchRow
 
 ROUNDS = 9
-
-
-def prepare() -> Timed:
-    made = run_fit("0.27M", epochs=ROUNDS + 1, beside=True)
-    np.testing.assert_allclose(made.ours_loss, made.peer_loss, rtol=1e-6)
-    pairs = list(zip(made.ours_s, made.peer_s, strict=True))
-    return Timed(pairs=pairs[1:], warm_up_s=pairs[0][0])
 
 
 ROW = BenchRow(
@@ -22,7 +15,7 @@ ROW = BenchRow(
     work="training step, hybrid of 0.27M parameters, 128 windows of 32 bars x 32 features, one core",
     peer="plain torch loop",
     target=1.03,
-    prepare=prepare,
+    prepare=functools.partial(against_plain, "0.27M", rounds=ROUNDS),
     versions=("torch", "lightning"),
     rounds=ROUNDS,
 )

@@ -85,13 +85,12 @@ def run_trainer(make_trainer: Callable[[], Any], context: FitContext) -> ray.tra
     Raises: TrainingError; or the QuantfleetError a worker raised.
     """
     retries, storage, run = context.training.faults.max_failures, context.storage, f"{TRAIN_DIR}/{context.run_name}"
+    retry_s = context.training.faults.storage_retry_s
     for attempt in range(retries + 1):
-        patiently(
-            lambda: mend_snapshot(storage, run), "list of checkpoints", seconds=context.training.faults.storage_retry_s
-        )
+        patiently(lambda: mend_snapshot(storage, run), "list of checkpoints", seconds=retry_s)
         try:
             result = make_trainer().fit()
-            sweep(storage, run, listed=[Path(one.path).name for one, _ in result.best_checkpoints or ()])
+            _sweep_after(result, context)
             return result
         except ray.train.WorkerGroupError as error:
             for failure in error.worker_failures.values():
@@ -109,6 +108,15 @@ def run_trainer(make_trainer: Callable[[], Any], context: FitContext) -> ray.tra
         except ray.train.TrainingFailedError as error:
             raise TrainingError(_reason(error, context), run=context.run_name) from error
     raise AssertionError("the last attempt returns or raises")
+
+
+def _sweep_after(result: ray.train.Result, context: FitContext) -> None:
+    """Remove what kills left of a fit that is done; storage that is away for a moment must not make it fail now."""
+    listed = [Path(one.path).name for one, _ in result.best_checkpoints or ()]
+    patiently(
+        lambda: sweep(context.storage, f"{TRAIN_DIR}/{context.run_name}", listed),
+        "sweep of old checkpoints", seconds=context.training.faults.storage_retry_s,
+    )  # fmt: skip
 
 
 def _reason(error: Exception, context: FitContext) -> str:
