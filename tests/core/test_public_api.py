@@ -95,6 +95,7 @@ PUBLIC = {
     "quantfleet_models.hybrid": ["HybridConfig"],
     "quantfleet_models.lightgbm": ["LightGBMConfig"],
     "quantfleet_models.linear": ["RidgeConfig"],
+    "quantfleet_models.parts": [],
     "quantfleet_models.naive": ["BuyAndHoldConfig", "MovingAverageConfig", "ZeroReturnConfig"],
     "quantfleet_data": [
         "augmentation", "features", "labels", "scaling", "selection", "sources", "splits", "trade_bars",
