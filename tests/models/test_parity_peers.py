@@ -285,7 +285,7 @@ def test_the_cnn_equals_neuralforecast_s_convolution_encoder():
 
 
 class _BlockAsDrawn(nn.Module):
-    """Figure 1b of Bai et al. from torch's parts: convolutions padded on both sides, what looks ahead cut off, torch's weight norm."""
+    """Figure 1b of Bai et al. from torch's parts: convolutions padded on both sides, cut off ahead, torch's weight norm."""
 
     def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
         super().__init__()
