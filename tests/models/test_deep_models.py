@@ -32,6 +32,7 @@ from quantfleet_models.parts.network import WindowNetwork
 from quantfleet_models.patch_tst import PatchTSTConfig
 from quantfleet_models.position_sizer import PositionSizerConfig
 from quantfleet_models.tcn import TCNConfig
+from quantfleet_models.tcn.model import WeightNormConv, blocks_for, receptive_bars
 from quantfleet_models.tft import TFTConfig
 from quantfleet_models.transformer import TransformerConfig
 
@@ -312,8 +313,6 @@ def test_the_position_sizer_learns_to_hold_what_will_rise_and_little_of_what_wil
 
 @given(bars=st.integers(1, 4000), kernel_bars=st.integers(2, 9))
 def test_a_tcn_has_the_fewest_blocks_that_read_the_window(bars: int, kernel_bars: int):
-    from quantfleet_models.tcn.model import blocks_for, receptive_bars
-
     blocks = blocks_for(bars, kernel_bars)
     assert receptive_bars(blocks, kernel_bars) >= bars
     assert blocks == 1 or receptive_bars(blocks - 1, kernel_bars) < bars
@@ -321,7 +320,7 @@ def test_a_tcn_has_the_fewest_blocks_that_read_the_window(bars: int, kernel_bars
 
 def test_dilation_doubles_from_block_to_block():
     network = TCNConfig(width=4, kernel_bars=2).build_network(window_spec(lookback_bars=31))
-    dilations = [m.dilation[0] for m in network.modules() if isinstance(m, nn.Conv1d)]
+    dilations = [m.dilation for m in network.modules() if isinstance(m, WeightNormConv)]
     assert dilations == [1, 1, 2, 2, 4, 4, 8, 8]
 
 

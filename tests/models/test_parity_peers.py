@@ -311,8 +311,8 @@ def test_a_tcn_block_is_the_paper_s_with_torch_s_weight_norm(dilation):
     for mine, theirs in ((ours.first, drawn.one), (ours.second, drawn.two)):
         weight = theirs.parametrizations.weight
         mine.gain.copy_(weight.original0)
-        mine.conv.weight.copy_(weight.original1)
-        mine.conv.bias.copy_(theirs.bias)
+        mine.direction.copy_(weight.original1)
+        mine.bias.copy_(theirs.bias)
     ours.skip.weight.copy_(drawn.skip.weight.squeeze(-1))
     ours.skip.bias.copy_(drawn.skip.bias)
     x_NLF = torch.randn(N, L, F)
