@@ -10,7 +10,7 @@ from quantfleet.training.loss import LossConfig
 from quantfleet.training.module import HEADS
 from quantfleet.training.objective import MultiTaskLoss
 from quantfleet_models.hybrid import HybridConfig
-from quantfleet_models.hybrid.model import CausalConv, HybridNetwork
+from quantfleet_models.hybrid.model import HybridNetwork
 
 SPEC = DataSpec(
     symbols=("A",),
@@ -43,16 +43,6 @@ def test_the_last_row_reads_the_whole_window(network: HybridNetwork):
     network(x_NLF)["return"].sum().backward()
     assert x_NLF.grad is not None
     assert (x_NLF.grad.abs().sum(dim=(0, 2)) > 0).all()
-
-
-def test_the_causal_convolution_equals_its_definition():
-    torch.manual_seed(1)
-    conv, x_NLF = CausalConv(2, 3, kernel_bars=4), torch.randn(1, 9, 2)
-    weight, bias = conv.conv.weight, conv.conv.bias
-    assert bias is not None
-    padded = torch.cat([torch.zeros(1, 3, 2), x_NLF], dim=1)
-    by_hand = torch.stack([torch.einsum("lf,ofl->o", padded[0, t : t + 4], weight) + bias for t in range(9)])
-    torch.testing.assert_close(conv(x_NLF)[0], by_hand)
 
 
 def test_heads_have_one_answer_per_window_and_horizon(network: HybridNetwork):

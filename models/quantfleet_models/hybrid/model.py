@@ -10,22 +10,9 @@ from torch import Tensor, nn
 
 from quantfleet.contracts import DataSpec
 from quantfleet_models.hybrid.config import HybridConfig
+from quantfleet_models.parts.convolution import CausalConv
 
-__all__ = ["CausalConv", "HybridNetwork"]
-
-
-class CausalConv(nn.Module):
-    """1-D convolution that pads on the left only: the value at bar t reads bars t-kernel+1 .. t."""
-
-    def __init__(self, inputs: int, outputs: int, kernel_bars: int) -> None:
-        super().__init__()
-        self.left = kernel_bars - 1
-        self.conv = nn.Conv1d(inputs, outputs, kernel_bars)
-
-    def forward(self, x_NLF: Tensor) -> Tensor:
-        x_NFL = nn.functional.pad(x_NLF.transpose(1, 2), (self.left, 0))
-        out: Tensor = self.conv(x_NFL).transpose(1, 2)
-        return out
+__all__ = ["HybridNetwork"]
 
 
 class HybridNetwork(nn.Module):

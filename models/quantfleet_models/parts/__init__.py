@@ -1,0 +1,3 @@
+"""Layers that several families share. They import torch: a `model.py` imports them, a `config.py` only `parts.checks`."""
+
+__all__: list[str] = []
