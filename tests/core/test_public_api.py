@@ -88,7 +88,7 @@ PUBLIC = {
         "TimeBars", "TradeBarBuilder", "TradeBarsConfig", "VolumeBars", "VolumeImbalanceBars",
         "bars_from_trades", "register_trade_bars", "stream_trade_bars",
     ],
-    "quantfleet_models": ["boosted", "catboost", "forest", "hybrid", "lightgbm", "linear", "naive"],
+    "quantfleet_models": ["boosted", "catboost", "forest", "hybrid", "lightgbm", "linear", "naive", "xlstm", "xlstm_transformer"],
     "quantfleet_models.boosted": ["XGBoostConfig"],
     "quantfleet_models.catboost": ["CatBoostConfig"],
     "quantfleet_models.forest": ["RandomForestConfig"],
@@ -97,6 +97,8 @@ PUBLIC = {
     "quantfleet_models.linear": ["RidgeConfig"],
     "quantfleet_models.parts": [],
     "quantfleet_models.naive": ["BuyAndHoldConfig", "MovingAverageConfig", "ZeroReturnConfig"],
+    "quantfleet_models.xlstm": ["XLSTMConfig"],
+    "quantfleet_models.xlstm_transformer": ["XLSTMTransformerConfig"],
     "quantfleet_data": [
         "augmentation", "features", "labels", "scaling", "selection", "sources", "splits", "trade_bars",
     ],
