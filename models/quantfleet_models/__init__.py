@@ -1,5 +1,47 @@
 """Models, one folder per family. Importing this package registers all of them; their libraries load when one is built."""
 
-from quantfleet_models import boosted, catboost, forest, hybrid, lightgbm, linear, naive, xlstm, xlstm_transformer
+from quantfleet_models import (
+    boosted,
+    catboost,
+    cnn,
+    dlinear,
+    forest,
+    gru,
+    hybrid,
+    itransformer,
+    lightgbm,
+    linear,
+    lstm_attention,
+    naive,
+    nhits,
+    patch_tst,
+    position_sizer,
+    tcn,
+    tft,
+    transformer,
+    xlstm,
+    xlstm_transformer,
+)
 
-__all__ = ["boosted", "catboost", "forest", "hybrid", "lightgbm", "linear", "naive", "xlstm", "xlstm_transformer"]
+__all__ = [
+    "boosted",
+    "catboost",
+    "cnn",
+    "dlinear",
+    "forest",
+    "gru",
+    "hybrid",
+    "itransformer",
+    "lightgbm",
+    "linear",
+    "lstm_attention",
+    "naive",
+    "nhits",
+    "patch_tst",
+    "position_sizer",
+    "tcn",
+    "tft",
+    "transformer",
+    "xlstm",
+    "xlstm_transformer",
+]

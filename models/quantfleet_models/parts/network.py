@@ -74,19 +74,26 @@ class ChannelNetwork(WindowNetwork):
 
     Args:
         core: made for windows of the spec, for `steps` steps.
-        last: the core's last layer.
+        last: the core's last layers, by which its output is made.
     """
 
     def __init__(
-        self, spec: DataSpec, loss: LossConfig, *, core: nn.Module, last: nn.Module, steps: int, dropout: float = 0.0
+        self,
+        spec: DataSpec,
+        loss: LossConfig,
+        *,
+        core: nn.Module,
+        last: Sequence[nn.Module],
+        steps: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(spec, loss, width=steps * spec.features, dropout=dropout)
         self.core = core
-        self._last = (last,)  # in a tuple, so that it is not registered a second time
+        self._last = tuple(last)  # in a tuple, so that they are not registered a second time
 
     def summary(self, x_NLF: Tensor) -> Tensor:
         forecast_NSF: Tensor = self.core(x_NLF)
         return torch.flatten(forecast_NSF, 1)
 
     def shared_parameters(self) -> tuple[nn.Parameter, ...]:
-        return tuple(self._last[0].parameters())
+        return tuple(p for layer in self._last for p in layer.parameters())

@@ -32,7 +32,8 @@ class LossConfig:
     quantile: Weight = 0.5
     """Weight of the quantiles' loss; counts only where `quantiles` names levels."""
     sharpe: Weight = 0.0
-    """Weight of minus the Sharpe ratio of positions taken from the return forecast, see `sharpe_ratio`. It stands beside the
+    """Weight of minus the Sharpe ratio of positions, see `sharpe_ratio`: those that the network answers with (`position_sizer`), or
+    else positions taken from the return forecast. It stands beside the
     return's own loss, because a Sharpe ratio does not care for the size of a forecast and alone would leave it arbitrary."""
 
     balance: Literal["fixed", "uncertainty", "gradnorm"] = "fixed"
@@ -62,7 +63,7 @@ class LossConfig:
     longer log-odds; probabilities need calibrating. Source: Lin et al. 2017, arXiv:1708.02002, eq. 4."""
 
     sharpe_gain: Annotated[float, Field(gt=0)] = 1.0
-    """Position = tanh(gain x forecast return / spread of returns)."""
+    """Position = tanh(gain x forecast return / spread of returns), where the network has no positions of its own."""
     sharpe_cost_bps: Annotated[float, Field(ge=0)] = 0.0
     """Cost of trading, basis points of what is traded. Windows of a batch are shuffled, so what was held before is not known: each
     window pays for opening its position and for closing it, which is the most that it can cost."""

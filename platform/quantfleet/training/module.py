@@ -28,7 +28,8 @@ class ScaledForecaster(nn.Module):
 
     The network maps scaled features (N, L, F), see `InputTransform`, to {"return", "direction", "volatility"}, each (N, H):
     standardised return, logit of an up move, standardised volatility. Where the loss names quantiles, it also gives "quantiles",
-    (N, H, Q) free numbers, which are made to rise here. Where the loss is balanced by GradNorm, it has a method
+    (N, H, Q) free numbers, which are made to rise here. It may give "position", (N, 1) in [-1, 1], too: the position to hold, which
+    the Sharpe ratio of the loss then judges instead of the return forecast. Where the loss is balanced by GradNorm, it has a method
     `shared_parameters()` that gives those of the last layer which all heads read.
 
     Raises: ConfigError: the network lacks what the loss asks of it.
@@ -93,6 +94,8 @@ class ScaledForecaster(nn.Module):
         }
         if self.loss.quantiles:
             answer["quantiles"] = heads["quantiles"] * std_H[:, None] + mean_H[:, None]
+        if "position" in heads:
+            answer["position"] = heads["position"]
         return answer
 
     def targets(self, y_NK: Tensor) -> dict[str, Tensor]:

@@ -109,7 +109,7 @@ class MultiTaskLoss(nn.Module):
         """The loss of this worker's share of a batch; scalar.
 
         Args:
-            heads, targets: each (N, H), the head "quantiles" (N, H, Q); targets NaN where not known.
+            heads, targets: each (N, H), the head "quantiles" (N, H, Q), the head "position" (N, 1); targets NaN where not known.
             weight_N: sample weights as the chunks hold them; None: all the same.
             shared: parameters of the network's last shared layer; GradNorm's weights are led by their gradients while the
                 module is in training mode and gradients are on.
@@ -209,9 +209,14 @@ class MultiTaskLoss(nn.Module):
     def _sharpe_moments(
         self, heads: Mapping[str, Tensor], targets: Mapping[str, Tensor], mask_N: Tensor, weight_N: Tensor
     ) -> Tensor:
-        """In units of the returns' spread, with their mean put back: positions follow the sign of the forecast return."""
+        """In units of the returns' spread, with their mean put back: positions follow the sign of the forecast return, or are those
+        that the network gives.
+        """
         known = torch.isfinite(targets["return"]) & mask_N[:, None]
-        position = torch.tanh(self.config.sharpe_gain * (_full(heads["return"]) + self.centre_H))
+        if "position" in heads:
+            position = _full(heads["position"]).expand_as(targets["return"])
+        else:
+            position = torch.tanh(self.config.sharpe_gain * (_full(heads["return"]) + self.centre_H))
         return sharpe_moments(
             position,
             torch.where(known, targets["return"] + self.centre_H, 0.0),

@@ -1,0 +1,5 @@
+"""N-HiTS: a hierarchy of rates."""
+
+from quantfleet_models.nhits.config import NHITSConfig
+
+__all__ = ["NHITSConfig"]

@@ -1,0 +1,5 @@
+"""Temporal Fusion Transformer."""
+
+from quantfleet_models.tft.config import TFTConfig
+
+__all__ = ["TFTConfig"]
