@@ -25,7 +25,7 @@ PUBLIC = {
         "TRADE_SIDES", "VALUE_COLUMNS", "Asked", "AugmentationConfig", "Augmenter", "ChunkBatch", "ChunkIndex",
         "ChunkReader", "DataSpec", "FeatureConfig", "FeatureSet", "FeatureState", "FetchRequest", "FitContext",
         "FitReport", "Forecast", "LabelConfig", "Model", "ModelConfig", "RawRows", "Scaler", "ScalerConfig", "Scaling",
-        "Segment", "Selection", "SelectorConfig", "Source", "SourceConfig", "SplitPlan", "SplitterConfig",
+        "Segment", "Selection", "SelectorConfig", "Source", "SourceConfig", "SplitPlan", "SplitterConfig", "StreamingNetwork",
         "TimeInterval", "Timeframe", "TrainingData", "TrainingStats", "TrainingWindows", "chunk_schema",
         "register_augmentation", "register_feature", "register_label", "register_model", "register_scaler",
         "register_selector", "register_source", "register_splitter", "scaler_from_dict", "selection_from_dict",

@@ -72,6 +72,17 @@ class XLSTMNetwork(SequenceNetwork):
         out: Tensor = self.stack(self.embed(x_NLF))
         return out
 
+    def check_streams(self) -> None:
+        """Nothing here depends on a place in a window."""
+
+    def begin(self, like_NF: Tensor) -> XLSTMState:
+        return self.stack.begin(like_NF.new_zeros(len(like_NF), self.embed.out_features))
+
+    def step(self, x_NF: Tensor, state: XLSTMState) -> tuple[dict[str, Tensor], XLSTMState]:
+        row_ND, state = self.stack.step(self.embed(x_NF), state)
+        heads: dict[str, Tensor] = self.heads(row_ND)
+        return heads, state
+
     def shared_parameters(self) -> tuple[nn.Parameter, ...]:
         return tuple(self.stack.norm.parameters())
 
