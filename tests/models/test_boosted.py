@@ -4,7 +4,9 @@ Shapes: R rows, G features, K label columns.
 """
 
 import dataclasses
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightgbm
 import numpy as np
@@ -14,7 +16,8 @@ from support.row_models import Reports, context, learnable_data, lone_lightgbm, 
 
 from quantfleet.errors import ConfigError, SchemaError, TrainingError
 from quantfleet.testing.training_data import MemoryReader
-from quantfleet.training.boosting import Progress, _fit_on_worker
+from quantfleet.training.boosting import BoostedFit, Progress, fit_on_worker
+from quantfleet.training.checkpoints import fetch_newest
 from quantfleet.training.rows import RowReader, Share
 from quantfleet.training.single_task import all_rows
 from quantfleet_models.boosted import XGBoostConfig
@@ -180,34 +183,50 @@ def test_a_fit_that_goes_on_from_a_checkpoint_makes_the_trees_of_one_that_was_ne
 def test_on_a_worker_the_share_comes_from_ray_train_and_a_finished_fit_reports_nothing_more(
     monkeypatch, tmp_path: Path
 ):
-    import shutil
-    from types import SimpleNamespace
+    fit, reported = on_a_lone_worker(monkeypatch, tmp_path, rounds=12)
+    fit_on_worker({"fit": fit})
+    assert [row["round"] for row in reported] == [4, 8, 12]
+    assert set(reported[0]) == {"round", "rounds", "train_rmse", "val_rmse"}
+    fit_on_worker({"fit": fit})
+    assert len(reported) == 3
+    assert fetch_newest(fit.storage, fit.run, tmp_path / "newest", retry_s=0) is not None
+    model = fit.task.config.build(fit.task.spec)
+    model.load(tmp_path / "newest")
+    assert model._trees == 3 * Progress.load(tmp_path / "newest").best
 
-    import ray.train
 
-    data, config = learnable_data(), XGBoostConfig(**QUICK)
+def test_a_fit_goes_on_from_the_newest_whole_checkpoint_in_storage_and_passes_over_a_torn_one(
+    monkeypatch, tmp_path: Path
+):
+    fit, reported = on_a_lone_worker(monkeypatch, tmp_path, rounds=12)
+    fit_on_worker({"fit": fit})
+    newest = max((tmp_path / fit.run).iterdir())
+    (newest / "booster.ubj").write_bytes(b"half of it")
+    again, reported = on_a_lone_worker(monkeypatch, tmp_path, rounds=12)
+    fit_on_worker({"fit": again})
+    assert [row["round"] for row in reported] == [12], "rounds 1 to 8 are not grown again"
+    assert fetch_newest(fit.storage, fit.run, tmp_path / "mended", retry_s=0) is not None
+    assert Progress.load(tmp_path / "mended").resumed_from == 8
+
+
+def on_a_lone_worker(monkeypatch, folder: Path, *, rounds: int):
+    """Ray Train's part, played for one worker: a fit to hand over and the list that its reports will be put in."""
+    data, config = learnable_data(), XGBoostConfig(**(QUICK | {"rounds": rounds}))
+    given = context(folder)
+    fit = BoostedFit(
+        task=task_of(config, data, workers=5), make_grower=xgboost_model.grower, storage=given.storage, run="train/here",
+        retry_s=0,
+    )  # fmt: skip
     reported: list[dict] = []
 
-    def report(metrics, checkpoint):
-        shutil.copytree(checkpoint.path, tmp_path / str(len(reported)))
+    def report(metrics, checkpoint, checkpoint_upload_fn):
+        checkpoint_upload_fn(checkpoint, f"checkpoint_{time.time_ns()}")
         reported.append(metrics)
-
-    def checkpoint():
-        return ray.train.Checkpoint.from_directory(tmp_path / str(len(reported) - 1)) if reported else None
 
     world = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     monkeypatch.setattr("ray.train.get_context", lambda: world)
-    monkeypatch.setattr("ray.train.get_checkpoint", checkpoint)
     monkeypatch.setattr("ray.train.report", report)
-    sent = {"task": task_of(config, data, workers=5), "make_grower": xgboost_model.grower}
-    _fit_on_worker(sent)
-    assert [row["round"] for row in reported] == [4, 8, 12]
-    assert set(reported[0]) == {"round", "rounds", "train_rmse", "val_rmse"}
-    _fit_on_worker(sent)
-    assert len(reported) == 3
-    model = config.build(data.spec)
-    model.load(tmp_path / "2")
-    assert model._trees == 3 * Progress.load(tmp_path / "2").best
+    return fit, reported
 
 
 @pytest.mark.parametrize(("config", "make_grower"), FAMILIES)

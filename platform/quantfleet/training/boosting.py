@@ -23,16 +23,28 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import ray.train
+import ray.train.collective
 
 from quantfleet.contracts import FitContext, FitReport, TrainingData
 from quantfleet.errors import ConfigError, TrainingError
+from quantfleet.storage import Storage
+from quantfleet.training.checkpoints import fetch_newest, fetch_whole, upload
 from quantfleet.training.preflight import check_run
 from quantfleet.training.row_config import BoostedConfig
 from quantfleet.training.row_model import RowModel, RowTask
 from quantfleet.training.rows import Share
-from quantfleet.training.runtime import run_config, run_trainer, scaling_config
+from quantfleet.training.runtime import TRAIN_DIR, run_config, run_trainer, scaling_config
 
-__all__ = ["BoostedModel", "Grower", "Progress", "boost", "no_rows", "stretch_seed", "summed_over_workers"]
+__all__ = [
+    "BoostedFit",
+    "BoostedModel",
+    "Grower",
+    "Progress",
+    "boost",
+    "no_rows",
+    "stretch_seed",
+    "summed_over_workers",
+]
 
 SCORE = "val_rmse"
 _PROGRESS_FILE = "progress.json"
@@ -59,6 +71,19 @@ class Grower(Protocol):
 
 MakeGrower = Callable[[RowTask, Share, Path | None], AbstractContextManager[Grower]]
 """Makes a grower on a worker, with the trees of a checkpoint's folder if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoostedFit:
+    """What a worker gets."""
+
+    task: RowTask
+    make_grower: MakeGrower
+    storage: Storage
+    run: str
+    """The fit's folder, relative to the storage root."""
+    retry_s: float
+    """How long storage that does not answer is waited for."""
 
 
 @dataclass(kw_only=True)
@@ -160,21 +185,30 @@ class BoostedModel(RowModel):
         began = time.perf_counter()
         check_run(context.training)
         trainer_class, make_grower = self._trainer()
-        task = self._task(data, context)
-        result = run_trainer(
+        fit = BoostedFit(
+            task=self._task(data, context),
+            make_grower=make_grower,
+            storage=context.storage,
+            run=f"{TRAIN_DIR}/{context.run_name}",
+            retry_s=context.training.faults.storage_retry_s,
+        )
+        run_trainer(
             lambda: trainer_class(
-                _fit_on_worker,
-                train_loop_config={"task": task, "make_grower": make_grower},
+                fit_on_worker,
+                train_loop_config={"fit": fit},
                 scaling_config=scaling_config(context),
                 run_config=run_config(context),
             ),
             context,
         )
-        if result.checkpoint is None:
-            raise TrainingError(f"training {context.run_name!r} ended without a checkpoint.", run=context.run_name)
-        with result.checkpoint.as_directory() as folder:
-            self.load(Path(folder))
-            progress = Progress.load(Path(folder))
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name, "checkpoint")
+            if fetch_newest(fit.storage, fit.run, folder, retry_s=fit.retry_s) is None:
+                raise TrainingError(
+                    f"training {context.run_name!r} ended without a whole checkpoint.", run=context.run_name
+                )
+            self.load(folder)
+            progress = Progress.load(folder)
         return FitReport(
             curves=[
                 {"epoch": float(i), "train_loss": train, "val_loss": validation}
@@ -186,39 +220,63 @@ class BoostedModel(RowModel):
         )
 
 
-def _fit_on_worker(config: dict[str, Any]) -> None:
-    task: RowTask = config["task"]
-    make_grower: MakeGrower = config["make_grower"]
+def fit_on_worker(config: dict[str, BoostedFit]) -> None:
+    """Grow this worker's part; goes on from the newest whole checkpoint in storage."""
+    fit = config["fit"]
+    task = fit.task
     context = ray.train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
     with contextlib.ExitStack() as stack:
-        progress, folder = Progress(), None
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is not None:
-            folder = Path(stack.enter_context(checkpoint.as_directory()))
+        progress, folder = (
+            Progress(),
+            _fetch_agreed(fit, share, Path(stack.enter_context(tempfile.TemporaryDirectory()))),
+        )
+        if folder is not None:
             task.inputs.check_checkpoint(folder)
             progress = Progress.load(folder)
             if progress.finished:
                 return
             progress.resumed_from = progress.rounds
-        grower = stack.enter_context(make_grower(task, share, folder))
-        boost(task, grower, progress, lambda now: _report(task, share, grower, now))
+        grower = stack.enter_context(fit.make_grower(task, share, folder))
+        boost(task, grower, progress, lambda now: _report(fit, share, grower, now))
 
 
-def _report(task: RowTask, share: Share, grower: Grower, progress: Progress) -> None:
+def _fetch_agreed(fit: BoostedFit, share: Share, folder: Path) -> Path | None:
+    """Download the checkpoint that rank 0 finds whole; None where there is none.
+
+    Raises: TrainingError: this worker cannot get it whole.
+    """
+    mine = folder / "checkpoint"
+    path = fetch_newest(fit.storage, fit.run, mine, retry_s=fit.retry_s) if share.rank == 0 else None
+    if share.workers > 1:
+        path = ray.train.collective.broadcast_from_rank_zero(path)
+    if path is None:
+        return None
+    if share.rank != 0 and not fetch_whole(fit.storage, path, mine, retry_s=fit.retry_s):
+        raise TrainingError(f"worker {share.rank} could not download {path} whole, as rank 0 did.", checkpoint=path)
+    return mine
+
+
+def _report(fit: BoostedFit, share: Share, grower: Grower, progress: Progress) -> None:
     train, validation = progress.curve[-1]
     metrics = {
         "round": progress.rounds,
-        "rounds": task.config.rounds,
+        "rounds": fit.task.config.rounds,
         "train_rmse": train,
         SCORE: validation,
     }
     if share.rank != 0:
         ray.train.report(metrics)
         return
+
+    def store(checkpoint: Any, name: str) -> Any:
+        path = f"{fit.run}/{name}"
+        upload(fit.storage, Path(checkpoint.path), path, rank=0, workers=1, retry_s=fit.retry_s)
+        return ray.train.Checkpoint(fit.storage.path(path), filesystem=fit.storage.filesystem)
+
     with tempfile.TemporaryDirectory() as name:
-        write_checkpoint(Path(name), task, grower, progress)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(name))
+        write_checkpoint(Path(name), fit.task, grower, progress)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(name), checkpoint_upload_fn=store)
 
 
 def write_checkpoint(directory: Path, task: RowTask, grower: Grower, progress: Progress) -> None:
@@ -240,14 +298,13 @@ def summed_over_workers(share: Share) -> Iterator[Callable[[Vector], Vector]]:
         return
     import torch
     import torch.distributed as dist
-    from ray.train.collective import broadcast_from_rank_zero
 
     make_store: Any = dist.TCPStore  # type: ignore[attr-defined]
     store = None
     if share.rank == 0:
         host = ray.util.get_node_ip_address()
         store = make_store(host, 0, share.workers, is_master=True, wait_for_workers=False)
-    place = broadcast_from_rank_zero((host, store.port) if store is not None else None)
+    place = ray.train.collective.broadcast_from_rank_zero((host, store.port) if store is not None else None)
     if store is None:
         store = make_store(*place, share.workers, is_master=False)
     dist.init_process_group("gloo", store=store, rank=share.rank, world_size=share.workers)

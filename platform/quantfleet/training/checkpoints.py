@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 import ray
 
-from quantfleet.errors import TornCheckpointError
+from quantfleet.errors import MissingInputError, TornCheckpointError
 from quantfleet.logs import get_logger
 from quantfleet.storage import Storage
 from quantfleet.training.data_state import DataState
@@ -30,6 +31,8 @@ __all__ = [
     "BestWeights",
     "Progress",
     "best_weights",
+    "fetch_newest",
+    "fetch_whole",
     "keep_best",
     "mend_snapshot",
     "stored_checkpoints",
@@ -140,6 +143,24 @@ def stored_checkpoints(storage: Storage, run: str) -> list[str]:
     """
     names = [name for name in storage.list(run) if name.startswith(_PREFIX)]
     return [f"{run}/{name}" for name in reversed(names) if storage.exists(run, name, _manifest(0))]
+
+
+def fetch_whole(storage: Storage, path: str, folder: Path, *, retry_s: float) -> bool:
+    """Download a checkpoint and say whether it is whole; a torn one is logged and its files are removed again."""
+    try:
+        patiently(lambda: storage.download(path, folder), "download of a checkpoint", seconds=retry_s)
+        verify(folder)
+    except (TornCheckpointError, MissingInputError) as error:
+        log.warning("a torn checkpoint is passed over", checkpoint=path, error=str(error))
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    return True
+
+
+def fetch_newest(storage: Storage, run: str, folder: Path, *, retry_s: float) -> str | None:
+    """Download the newest whole checkpoint of a fit, passing over torn ones. Returns: its path, None where there is none."""
+    stored = patiently(lambda: stored_checkpoints(storage, run), "list of checkpoints", seconds=retry_s)
+    return next((path for path in stored if fetch_whole(storage, path, folder, retry_s=retry_s)), None)
 
 
 def mend_snapshot(storage: Storage, run: str) -> None:

@@ -13,20 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from quantfleet.errors import ConfigError, MissingInputError, TornCheckpointError
-from quantfleet.logs import get_logger
+from quantfleet.errors import ConfigError, MissingInputError
 from quantfleet.storage import Storage
 from quantfleet.training.checkpoints import (
     WEIGHTS_FILE,
     Progress,
     best_weights,
-    stored_checkpoints,
-    verify,
+    fetch_newest,
 )
 
 __all__ = ["Exported", "export_best", "export_newest"]
 
-log = get_logger(__name__)
 _PREFIX = "forecaster."
 _INPUT_FILES = ("scaler.json", "selection.json")
 
@@ -69,21 +66,16 @@ def export_newest(storage: Storage, run: str, to: Path) -> Exported:
     Raises: MissingInputError: there is no whole checkpoint. ConfigError: the folder exists.
     """
     _check_new(to)
-    for path in stored_checkpoints(storage, run):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            storage.download(path, folder)
-            try:
-                verify(folder)
-                progress = Progress.read(folder)
-            except TornCheckpointError as error:
-                log.warning("a torn checkpoint is passed over", checkpoint=path, error=str(error))
-                continue
-            weights = {k.removeprefix(_PREFIX): v for k, v in _module(folder).items() if k.startswith(_PREFIX)}
-            epoch = len(progress.curve)
-            _write(to, weights, folder, {"epochs_over": epoch, "step": progress.step, "source": path})
-            return Exported(folder=to, epoch=epoch, step=progress.step, source=path, parameters=_count(weights))
-    raise MissingInputError(f"{storage.uri(run)} holds no whole checkpoint.", uri=run)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "checkpoint")
+        path = fetch_newest(storage, run, folder, retry_s=0)
+        if path is None:
+            raise MissingInputError(f"{storage.uri(run)} holds no whole checkpoint.", uri=run)
+        progress = Progress.read(folder)
+        weights = {k.removeprefix(_PREFIX): v for k, v in _module(folder).items() if k.startswith(_PREFIX)}
+        epoch = len(progress.curve)
+        _write(to, weights, folder, {"epochs_over": epoch, "step": progress.step, "source": path})
+        return Exported(folder=to, epoch=epoch, step=progress.step, source=path, parameters=_count(weights))
 
 
 def _check_new(to: Path) -> None:

@@ -27,15 +27,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from quantfleet.contracts import Segment
-from quantfleet.errors import MissingInputError, TornCheckpointError, TrainingError
+from quantfleet.errors import TrainingError
 from quantfleet.logs import get_logger
 from quantfleet.training.checkpoints import (
     WEIGHTS_FILE,
     Progress,
+    fetch_whole,
     keep_best,
     stored_checkpoints,
     upload,
-    verify,
 )
 from quantfleet.training.data_state import DataState
 from quantfleet.training.fit_task import FitTask, open_loader
@@ -145,22 +145,21 @@ class _Fit:
 
     def _restore(self) -> Progress | None:
         """Take up the newest whole checkpoint, where there is one; a torn one is passed over for its predecessor."""
-        stored = self._agreed(self._stored)
+        task, retry_s, stored = self._task, self._training.faults.storage_retry_s, self._agreed(self._stored)
         for path in stored:
             folder = self._folder / "restored"
-            whole = self._fetched(path, folder)
+            whole = fetch_whole(task.storage, path, folder, retry_s=retry_s)
             if self._all(whole):
                 progress = Progress.read(folder)
-                check_same_fit(progress.fit, json.loads(json.dumps(self._task.fit)))
+                check_same_fit(progress.fit, json.loads(json.dumps(task.fit)))
                 self._take_up(folder, progress)
                 shutil.rmtree(folder)
                 return replace(
                     progress, workers=self._workers, attempt=progress.attempt + 1, resumed_from=progress.step
                 )
             shutil.rmtree(folder, ignore_errors=True)
-            log.warning("a torn checkpoint is passed over", checkpoint=path)
         if stored:
-            log.warning("no checkpoint is whole; the fit begins anew", run=self._task.run)
+            log.warning("no checkpoint is whole; the fit begins anew", run=task.run)
         return None
 
     def _stored(self) -> list[str]:
@@ -176,18 +175,6 @@ class _Fit:
         if self._workers > 1:
             torch.distributed.broadcast_object_list(found, src=0)
         return list(found[0])
-
-    def _fetched(self, path: str, folder: Path) -> bool:
-        """Download a checkpoint and say whether it is whole."""
-        storage, retry_s = self._task.storage, self._training.faults.storage_retry_s
-        try:
-            patiently(lambda: storage.download(path, folder), "download of a checkpoint", seconds=retry_s)
-            verify(folder)
-            Progress.read(folder)
-        except (TornCheckpointError, MissingInputError) as error:
-            log.warning("checkpoint is torn", checkpoint=path, error=str(error))
-            return False
-        return True
 
     def _take_up(self, folder: Path, progress: Progress) -> None:
         self._engine.load(folder, self._average.tensors, workers=progress.workers)
