@@ -39,6 +39,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "lightgbm": {"rounds": 12, "checkpoint_every_rounds": 6},
     "catboost": {"rounds": 12},
     "random_forest": {"trees": 10},
+    "hist_boosting": {"rounds": 12},
+    "svm": {"rows": 300},
     "xlstm": {"epochs": 1, "width": 8, "blocks": 2, "memory_heads": 2, "batch_windows": 256},
     "xlstm_transformer": {"epochs": 1, "width": 8, "memory_heads": 2, "attention_heads": 2, "batch_windows": 256},
 }  # fmt: skip
