@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 
+from quantfleet.config import fingerprint
 from quantfleet.contracts import Segment
 from quantfleet.evaluation import EvaluationView, evaluate_model
+from quantfleet.registry.looks import Look, LookLog
 from quantfleet.storage import Storage
 from quantfleet_jobs.backtest import trading_columns
-from quantfleet_jobs.inputs import read_predictions
+from quantfleet_jobs.inputs import read_predictions, split_plan
 from quantfleet_jobs.main import job_main
 from quantfleet_jobs.predictions import PREDICTED
 from quantfleet_jobs.record import StageRecord
@@ -27,10 +30,21 @@ def _work(context: StageContext) -> StageOutput:
         context.storage.write_text(path, json.dumps(_json(scores), indent=1))
         outputs[model.label] = path
         sharpes[model.label] = scores["test"].get("sharpe", math.nan)
+    looks = LookLog(context.storage).append(
+        Look(
+            looked_at=dt.datetime.now(dt.UTC),
+            bars=str(context.output("ingest", "table")),
+            test=split_plan(context).interval("test"),
+            run=recipe.run.name,
+            models=sum(not model.baseline for model in recipe.models),
+            fingerprint=fingerprint(*(context.inputs[stage].fingerprint for stage in ("train", "backtest"))),
+        )
+    )
     best = max(sharpes, key=lambda name: -math.inf if math.isnan(sharpes[name]) else sharpes[name])
     return StageOutput(
-        outputs={"models": outputs},
-        summary=f"best Sharpe after costs on test: {best} {sharpes[best]:.2f} (of {len(sharpes)} models)",
+        outputs={"models": outputs, "looks": looks},
+        summary=f"best Sharpe after costs on test: {best} {sharpes[best]:.2f} (of {len(sharpes)} models); look {looks} at this "
+        "test period",
     )
 
 
@@ -63,7 +77,7 @@ def scores_of(evaluate: StageRecord, model: str, storage: Storage) -> dict[str, 
 STAGE = Stage(
     name="evaluate",
     help="Score every model after costs on the untouched test period, against the naive models.",
-    needs=("train", "backtest"),
+    needs=("ingest", "split", "train", "backtest"),
     settings=("metrics", "market", "policy.horizon_bars"),
     work=_work,
 )

@@ -47,6 +47,7 @@ PUBLIC = {
         "shuffle_labels", "shuffle_rows", "sortino", "tail_ratio", "total_return", "turnover_per_year", "up_share",
         "value_at_risk",
     ],
+    "quantfleet.evaluation.audit": ["CHECKS", "AuditConfig", "AuditInputs", "Finding", "audit", "least_squares"],
     "quantfleet.evaluation.inference": [
         "BayesianComparison", "DieboldMariano", "Superiority", "adjusted_p_values", "bayes_factor", "bayesian_comparison",
         "confidence_set", "detection_power", "diebold_mariano", "permuted_correlation_p", "sign_flip_p", "superiority",

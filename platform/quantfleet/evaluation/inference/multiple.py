@@ -63,7 +63,8 @@ def superiority(
 
     kept = [name for name, moves in zip(names, moving, strict=True) if moves]
     block = block_bars or max(optimal_block_bars(column) for column in difference_TK[:, moving].T)
-    options = {"block_size": max(1, round(block)), "reps": resamples, "bootstrap": "stationary", "seed": seed}
+    whole = max(1, round(block))
+    options: dict[str, Any] = {"block_size": whole, "reps": resamples, "bootstrap": "stationary", "seed": seed}
     losses = -yardstick, -model_TK[:, moving]
     check, spa = SPA(*losses, studentize=False, **options), SPA(*losses, studentize=True, **options)
     stepwise = StepM(*losses, size=size, studentize=True, **options)
@@ -74,7 +75,7 @@ def superiority(
         spa_p=_never_zero(spa.pvalues["consistent"], resamples),
         better=tuple(kept[int(i)] for i in sorted(stepwise.superior_models)),
         size=size,
-        block_bars=float(options["block_size"]),
+        block_bars=float(whole),
     )
 
 
