@@ -70,7 +70,7 @@ def gather(context: StageContext) -> AuditInputs:
     read = with_context(bars, context.inputs["features"])
     own = FeaturePlan(recipe.feature_set).per_symbol
     features = table_version(context, "features")
-    columns = ["symbol", "timestamp", *own.columns]
+    columns = ["symbol", "timestamp", *(name for name in own.columns if name in recipe.feature_set.columns)]
     instruments = instrument_versions(context)
     labels = labels_table(context).read(
         table_version(context, "labels").version, columns=["symbol", "timestamp", outcome, "t_end"]

@@ -49,9 +49,9 @@ PUBLIC = {
     ],
     "quantfleet.evaluation.audit": ["CHECKS", "AuditConfig", "AuditInputs", "Finding", "audit", "least_squares"],
     "quantfleet.evaluation.inference": [
-        "BayesianComparison", "DieboldMariano", "Superiority", "adjusted_p_values", "bayes_factor", "bayesian_comparison",
-        "confidence_set", "detection_power", "diebold_mariano", "permuted_correlation_p", "sign_flip_p", "superiority",
-        "years_to_detect",
+        "BayesianComparison", "DieboldMariano", "ModelVerdict", "RunVerdict", "Superiority", "adjusted_p_values",
+        "bayes_factor", "bayesian_comparison", "confidence_set", "detection_power", "diebold_mariano", "judge",
+        "permuted_correlation_p", "sign_flip_p", "superiority", "years_to_detect",
     ],
     "quantfleet.evaluation.report": [
         "CURVE_COLUMNS", "FEATURE_COLUMNS", "SEGMENTS", "ModelPage", "ReportInputs", "StageRow",

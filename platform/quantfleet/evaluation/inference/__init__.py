@@ -10,10 +10,13 @@ from quantfleet.evaluation.inference.paired import (
 )
 from quantfleet.evaluation.inference.permutation import permuted_correlation_p, sign_flip_p
 from quantfleet.evaluation.inference.power import detection_power, years_to_detect
+from quantfleet.evaluation.inference.verdicts import ModelVerdict, RunVerdict, judge
 
 __all__ = [
     "BayesianComparison",
     "DieboldMariano",
+    "ModelVerdict",
+    "RunVerdict",
     "Superiority",
     "adjusted_p_values",
     "bayes_factor",
@@ -21,6 +24,7 @@ __all__ = [
     "confidence_set",
     "detection_power",
     "diebold_mariano",
+    "judge",
     "permuted_correlation_p",
     "sign_flip_p",
     "superiority",
