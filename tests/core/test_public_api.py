@@ -47,6 +47,12 @@ PUBLIC = {
         "shuffle_labels", "shuffle_rows", "sortino", "tail_ratio", "total_return", "turnover_per_year", "up_share",
         "value_at_risk",
     ],
+    "quantfleet.evaluation.audit": ["CHECKS", "AuditConfig", "AuditInputs", "Finding", "audit", "least_squares"],
+    "quantfleet.evaluation.inference": [
+        "BayesianComparison", "DieboldMariano", "ModelVerdict", "RunVerdict", "Superiority", "adjusted_p_values",
+        "bayes_factor", "bayesian_comparison", "confidence_set", "detection_power", "diebold_mariano", "judge",
+        "permuted_correlation_p", "sign_flip_p", "superiority", "years_to_detect",
+    ],
     "quantfleet.evaluation.report": [
         "CURVE_COLUMNS", "FEATURE_COLUMNS", "SEGMENTS", "ModelPage", "ReportInputs", "StageRow",
         "render_quality_page", "render_report",
