@@ -12,7 +12,7 @@ ROOTS = ("quantfleet", "quantfleet_models", "quantfleet_data", "quantfleet_jobs"
 PUBLIC = {
     "quantfleet": ["__version__"],
     "quantfleet.backtest": [
-        "TRADE_SCHEMA", "BacktestConfig", "BacktestResult", "BarPanel", "PositionPolicy", "run_backtest",
+        "TRADE_SCHEMA", "BacktestConfig", "BacktestResult", "BarPanel", "OrderLog", "PositionPolicy", "run_backtest",
         "run_backtests",
     ],
     "quantfleet.cluster": ["ClusterConfig"],

@@ -3,7 +3,7 @@
 from quantfleet.backtest.config import BacktestConfig
 from quantfleet.backtest.panel import BarPanel
 from quantfleet.backtest.policy import PositionPolicy
-from quantfleet.backtest.result import TRADE_SCHEMA, BacktestResult
+from quantfleet.backtest.result import TRADE_SCHEMA, BacktestResult, OrderLog
 from quantfleet.backtest.vectorised import run_backtest, run_backtests
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "BacktestConfig",
     "BacktestResult",
     "BarPanel",
+    "OrderLog",
     "PositionPolicy",
     "run_backtest",
     "run_backtests",

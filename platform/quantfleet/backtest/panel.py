@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ Array = npt.NDArray[np.float64]
 _COLUMNS = ("symbol", "timestamp", "open", "close")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BarPanel:
     """Open and close prices of S symbols over T bars. A missing bar is NaN in both; nothing is ever filled in.
 
@@ -90,6 +91,13 @@ class BarPanel:
         """Shape (T, S), true from each symbol's first bar on. Causal: it does not say whether it will trade again."""
         listed: npt.NDArray[np.bool_] = np.logical_or.accumulate(~np.isnan(self.close_TS), axis=0)
         return listed
+
+    @cached_property
+    def marks_TS(self) -> Array:
+        """Last known close of each symbol, shape (T, S); 0 before its first."""
+        present_TS = ~np.isnan(self.close_TS)
+        last_TS = np.maximum.accumulate(np.where(present_TS, np.arange(len(self.time_T))[:, None], 0), axis=0)
+        return np.nan_to_num(np.take_along_axis(self.close_TS, last_TS, axis=0))
 
     @classmethod
     def from_bars(cls, bars: pl.DataFrame, *, symbols: Sequence[str] | None = None) -> BarPanel:

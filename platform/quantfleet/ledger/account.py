@@ -1,6 +1,7 @@
 """The account: cash, units per symbol, fills and fees. One set of books for backtest, environments and paper trading.
 
-All arithmetic of money is here and in `costs.py`; engines decide what to order and when, never what it costs.
+All arithmetic of money is in `kernel.py`, compiled; this account and the engines' loops call it. Engines decide what to order
+and when, never what it costs.
 
 Shapes: P independent portfolios that see the same market, S symbols. Money is in one quote currency, positions are in
 units.
@@ -20,15 +21,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from quantfleet.compiled import read_only
 from quantfleet.errors import BacktestError
 from quantfleet.ledger.costs import CostModel
+from quantfleet.ledger.terms import FREE_UNITS
 
-__all__ = ["DUST", "Account", "Fills"]
+__all__ = ["Account", "Fills"]
 
 Array = npt.NDArray[np.float64]
-
-DUST = 1e-9
-"""Orders below this share of the equity are rounding noise of sizing: not traded, unless they close a position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ class Account:
         """Money lost to slippage and spread since opening."""
         self.borrow_P: Array = np.zeros(portfolios)
         """Borrow fees paid since opening."""
+        self._terms = costs.terms()
 
     @property
     def value(self) -> Array:
@@ -105,7 +106,13 @@ class Account:
     @property
     def free_capital(self) -> Array:
         """Money that can open positions, shape (P,); negative when losing shorts have eaten into the collateral."""
-        return _free_capital(self.cash_P, self.units_PS, self.mark_S)
+        from quantfleet.ledger import kernel
+
+        free = [
+            kernel.free_capital(cash, units_S, self.mark_S, self._terms.leverage)
+            for cash, units_S in zip(self.cash_P, self.units_PS, strict=True)
+        ]
+        return np.array(free)
 
     def mark(self, price_S: Array) -> None:
         """Take market prices, shape (S,); NaN keeps a symbol's last known one.
@@ -129,9 +136,16 @@ class Account:
         """
         if not (np.isfinite(years) and years >= 0.0):
             raise BacktestError(f"a fee cannot accrue over {years} years; time runs forward.")
-        fee_P: Array = _short_value(self.units_PS, self.mark_S) * (self.costs.borrow_rate_per_year * years)
-        self.cash_P = self.cash_P - fee_P
-        self.borrow_P = self.borrow_P + fee_P
+        from quantfleet.ledger import kernel
+
+        rate = self.costs.borrow_rate_per_year * years
+        fees = [
+            kernel.accrue(cash, units_S, self.mark_S, FREE_UNITS, rate, 0.0)[0]
+            for cash, units_S in zip(self.cash_P, self.units_PS, strict=True)
+        ]
+        fee_P = np.array(fees)
+        self.cash_P -= fee_P
+        self.borrow_P += fee_P
         return fee_P
 
     def fill(self, order_PS: Array, price_S: Array) -> Fills:
@@ -145,62 +159,43 @@ class Account:
         Raises: BacktestError: a price is not positive, an order is not finite, or it sells units that a long-only
             account has not got.
         """
+        from quantfleet.ledger import kernel
+
         self.mark(price_S)
-        market_S = np.where(np.isnan(price_S), 0.0, price_S)
-        order_PS = self._tradable(order_PS, price_S, market_S)
-        fill_PS = np.where(order_PS < 0.0, self.costs.sell_price(market_S), self.costs.buy_price(market_S))
-        units_PS = self._affordable(order_PS, fill_PS, market_S)
+        self._refuse_orders(order_PS, price_S)
+        traded_PS, fill_PS = np.empty_like(self.units_PS), np.empty_like(self.units_PS)
+        fees_P, lost_P = np.empty_like(self.cash_P), np.empty_like(self.cash_P)
+        kernel.fill_each(
+            self.cash_P,
+            self.units_PS,
+            self.mark_S,
+            np.array(order_PS, dtype=np.float64),
+            read_only(np.asarray(price_S, dtype=np.float64)),
+            FREE_UNITS,
+            self._terms,
+            traded_PS,
+            fill_PS,
+            fees_P,
+            lost_P,
+        )
+        self.commission_P += fees_P
+        self.slippage_P += lost_P
+        commission_PS = np.abs(traded_PS) * fill_PS * self.costs.commission_rate
+        slippage_PS = np.abs(traded_PS * (fill_PS - self.mark_S))
+        return Fills(traded_PS, np.where(np.isnan(price_S), np.nan, fill_PS), commission_PS, slippage_PS)
 
-        commission_PS = np.abs(units_PS) * fill_PS * self.costs.commission_rate
-        slippage_PS = np.abs(units_PS) * market_S * self.costs.slippage_rate
-        self.cash_P = self.cash_P - (units_PS * fill_PS + commission_PS).sum(axis=-1)
-        self.units_PS = self.units_PS + units_PS
-        self.commission_P = self.commission_P + commission_PS.sum(axis=-1)
-        self.slippage_P = self.slippage_P + slippage_PS.sum(axis=-1)
-        return Fills(units_PS, np.where(np.isnan(price_S), np.nan, fill_PS), commission_PS, slippage_PS)
-
-    def _noise(self) -> Array:
-        return DUST * np.maximum(self.equity, 0.0)
-
-    def _tradable(self, order_PS: Array, price_S: Array, market_S: Array) -> Array:
-        """Check the orders; zero those without a price and those that are dust."""
+    def _refuse_orders(self, order_PS: Array, price_S: Array) -> None:
         if not np.isfinite(order_PS).all():
             raise BacktestError(
                 "an order of NaN or infinite units cannot be booked; order 0 to leave a position alone."
             )
-        held_PS = self.units_PS
-        order_PS = np.where(np.isnan(price_S), 0.0, order_PS)
-        if not self.allow_short and (held_PS + order_PS < 0.0).any():
-            p, s = np.argwhere(held_PS + order_PS < 0.0)[0]
+        if self.allow_short:
+            return
+        after_PS = self.units_PS + np.where(np.isnan(price_S), 0.0, order_PS)
+        if (after_PS < 0.0).any():
+            p, s = np.argwhere(after_PS < 0.0)[0]
             raise BacktestError(
-                f"an order sells {-order_PS[p, s]} units of symbol {s}, but the account holds {held_PS[p, s]} and "
+                f"an order sells {-order_PS[p, s]} units of symbol {s}, but the account holds {self.units_PS[p, s]} and "
                 "may not go short. Set allow_short, or order less.",
                 symbol=int(s),
             )
-        is_dust = (np.abs(order_PS) * market_S < self._noise()[:, None]) & (order_PS != -held_PS)
-        return np.where(is_dust, 0.0, order_PS)
-
-    def _affordable(self, order_PS: Array, fill_PS: Array, market_S: Array) -> Array:
-        """Reductions whole, openings scaled per portfolio to what the capital freed by the reductions can carry."""
-        held_PS, rate = self.units_PS, self.costs.commission_rate
-        reduce_PS = np.clip(order_PS, np.minimum(-held_PS, 0.0), np.maximum(-held_PS, 0.0))
-        open_PS = order_PS - reduce_PS
-        cash_P = self.cash_P - (reduce_PS * fill_PS + np.abs(reduce_PS) * fill_PS * rate).sum(axis=-1)
-        free_P = _free_capital(cash_P, held_PS + reduce_PS, self.mark_S)
-        # A unit bought takes its price and fee; a unit sold short locks twice its value less the proceeds.
-        unit_PS = np.where(open_PS > 0.0, fill_PS * (1.0 + rate), 2.0 * market_S - fill_PS * (1.0 - rate))
-        needed_P = (np.abs(open_PS) * unit_PS).sum(axis=-1)
-        share_P = np.clip(free_P / np.where(needed_P > 0.0, needed_P, 1.0), 0.0, 1.0)
-        share_P = np.where(share_P * needed_P < self._noise(), 0.0, share_P)
-        units: Array = reduce_PS + share_P[:, None] * open_PS
-        return units
-
-
-def _free_capital(cash_P: Array, units_PS: Array, mark_S: Array) -> Array:
-    free: Array = cash_P - 2.0 * _short_value(units_PS, mark_S)
-    return free
-
-
-def _short_value(units_PS: Array, mark_S: Array) -> Array:
-    short: Array = (np.maximum(-units_PS, 0.0) * mark_S).sum(axis=-1)
-    return short

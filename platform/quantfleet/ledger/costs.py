@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantfleet.errors import ConfigError
+from quantfleet.ledger.terms import FREE_UNITS, Terms
 
 __all__ = ["BPS", "CostModel"]
 
@@ -68,6 +69,17 @@ class CostModel:
     def borrow_rate_per_year(self) -> float:
         """Borrow fee as a fraction of a short's value a year."""
         return self.borrow_bps_per_year * BPS
+
+    def terms(self) -> Terms:
+        """The same for the compiled books: no leverage, units and prices free."""
+        return Terms(
+            commission=self.commission_rate,
+            slippage=self.slippage_rate,
+            impact=0.0,
+            leverage=1.0,
+            lot_S=FREE_UNITS,
+            tick_S=FREE_UNITS,
+        )
 
     def buy_price(self, market: Numbers) -> Numbers:
         """Fill price of a buy when the market trades at `market` (quote currency per unit)."""
