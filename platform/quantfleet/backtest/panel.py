@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from quantfleet.compiled import read_only
 from quantfleet.errors import BacktestError, SchemaError, nearest
 
 __all__ = ["BarPanel"]
@@ -93,11 +94,41 @@ class BarPanel:
         return listed
 
     @cached_property
+    def first_S(self) -> npt.NDArray[np.int64]:
+        """Number of each symbol's first bar."""
+        first_S: npt.NDArray[np.int64] = np.argmin(np.isnan(self.close_TS), axis=0)
+        return first_S
+
+    @cached_property
     def marks_TS(self) -> Array:
-        """Last known close of each symbol, shape (T, S); 0 before its first."""
+        """Last known close of each symbol, shape (T, S); 0 before its first. The closes themselves where none is missing."""
         present_TS = ~np.isnan(self.close_TS)
+        if present_TS.all():
+            return self.close_TS
         last_TS = np.maximum.accumulate(np.where(present_TS, np.arange(len(self.time_T))[:, None], 0), axis=0)
         return np.nan_to_num(np.take_along_axis(self.close_TS, last_TS, axis=0))
+
+    @cached_property
+    def open_ST(self) -> Array:
+        """Opens with the bars of a symbol side by side, for loops over one symbol; no copy where there is one symbol."""
+        return read_only(self.open_TS.T)
+
+    @cached_property
+    def marks_ST(self) -> Array:
+        """`marks_TS` with the bars of a symbol side by side."""
+        return read_only(self.marks_TS.T)
+
+    def only(self, s: int) -> BarPanel:
+        """The panel of one symbol, column s."""
+        if len(self.symbols) == 1:
+            return self
+        one = slice(s, s + 1)
+        return BarPanel(
+            open_TS=np.ascontiguousarray(self.open_TS[:, one]),
+            close_TS=np.ascontiguousarray(self.close_TS[:, one]),
+            time_T=self.time_T,
+            symbols=self.symbols[one],
+        )
 
     @classmethod
     def from_bars(cls, bars: pl.DataFrame, *, symbols: Sequence[str] | None = None) -> BarPanel:

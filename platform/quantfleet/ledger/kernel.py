@@ -20,6 +20,7 @@ from quantfleet.ledger.terms import DUST
 
 __all__ = [
     "accrue",
+    "affordable",
     "equity_of",
     "fill_each",
     "fill_many",
@@ -285,6 +286,15 @@ def fill_one(cash: float, held: float, order: float, market: float, volume: floa
             fill = _price_for(traded, market, volume, tick, terms)
     value = traded * fill
     return traded, fill, cash - (value + abs(value) * terms.commission)
+
+
+@njit(cache=True, nogil=True)
+def affordable(cash: float, market: float, terms: Any) -> Any:
+    """Units that an account without positions can buy with all its capital, before impact, ticks and lots."""
+    fill = _fill_price(1.0, market, terms.slippage)
+    return _free(cash, 0.0, 0.0, terms.leverage) / _capital_per_unit(
+        1.0, fill, market, terms.commission, terms.leverage
+    )
 
 
 @njit(cache=True, nogil=True)
