@@ -1,6 +1,6 @@
 """G3: target weights of 500 assets over 5000 days on one account, against vectorbt's `from_orders`; orders and equity are the same.
 
-Rebalanced every month. A decision is a row of weights: days without one are not rows of NaN to us, which they have to be to the peer.
+Rebalanced every month. A decision is a row of weights; days without one are rows of NaN to the peer, and nothing to us.
 """
 
 from __future__ import annotations

@@ -296,3 +296,19 @@ def test_a_weight_before_the_symbols_first_bar():
 def test_a_backtest_config_out_of_range_names_its_key(options: dict[str, float], key: str):
     with pytest.raises(ConfigError, match=rf"backtest\.{key}="):
         BacktestConfig(**options)  # type: ignore[arg-type]
+
+
+def test_rows_for_the_bars_decided_at_equal_rows_of_nan_at_all_others():
+    prices, rng = random_walk(60, 3), np.random.default_rng(3)
+    decided_at = np.flatnonzero(rng.random(60) < 0.3)
+    rows = rng.dirichlet(np.ones(4), len(decided_at))[:, :3]
+    dense = np.full((60, 3), NAN)
+    dense[decided_at] = rows
+    sparse = run_backtest(prices, rows, BacktestConfig(), decided_at=decided_at)
+    assert sparse.trades.equals(run_backtest(prices, dense, BacktestConfig()).trades)
+
+
+@pytest.mark.parametrize("decided_at", [[1, 0], [0, 0], [-1, 0], [0, 3]])
+def test_bars_decided_at_that_do_not_rise_or_that_there_are_not(decided_at: list[int]):
+    with pytest.raises(BacktestError, match="must hold rising numbers of bars between 0 and 2"):
+        run_backtest(panel([1.0] * 3), weights([0.0, 0.0]), config(), decided_at=decided_at)
