@@ -205,6 +205,9 @@ def test_curve_and_positions_are_tables_in_utc():
         "exposure",
         "trades",
         "borrow",
+        "interest",
+        "funding",
+        "margin_call",
     ]
     assert curve.schema["timestamp"] == positions.schema["timestamp"] == pl.Datetime("us", "UTC")
     assert curve["trades"].sum() == result.trades.height

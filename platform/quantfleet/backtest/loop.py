@@ -14,10 +14,26 @@ from numba import njit
 from quantfleet.compiled import compiled
 from quantfleet.ledger import kernel, terms
 
-__all__ = ["INFINITE", "SHORT", "TOO_MUCH", "UNLISTED", "trade_weights"]
+__all__ = [
+    "BOOKS",
+    "BORROW",
+    "CALLED",
+    "CASH",
+    "EQUITY",
+    "FUNDING",
+    "INFINITE",
+    "INTEREST",
+    "SHORT",
+    "TOO_MUCH",
+    "UNLISTED",
+    "trade_weights",
+]
 
 INFINITE, TOO_MUCH, SHORT, UNLISTED = range(1, 5)
 """Why weights are refused."""
+EQUITY, CASH, BORROW, INTEREST, FUNDING, CALLED = range(6)
+"""Rows of the books."""
+BOOKS = 6
 _ROUNDING = 1e-9
 """How far above the limit the absolute weights of a row may sum: 1/3 + 1/3 + 1/3 is not always 1."""
 
@@ -77,18 +93,14 @@ def _close_all(units_S: Any, target_S: Any) -> Any:
 def trade_weights(
     open_TS: Any,
     close_TS: Any,
+    volume_TS: Any,
+    funding_TS: Any,
     years_T: Any,
     bar_D: Any,
     weight_DS: Any,
-    capital: float,
-    band: float,
-    allow_short: bool,
-    borrow_per_year: float,
+    rules: Any,
     terms: Any,
-    nothing_S: Any,
-    equity_T: Any,
-    cash_T: Any,
-    borrow_T: Any,
+    books_KT: Any,
     fills_T: Any,
     symbol_N: Any,
     traded_N: Any,
@@ -96,11 +108,13 @@ def trade_weights(
     """Trade one strategy over all bars.
 
     Args:
+        volume_TS, funding_TS: no rows where there is no impact, no funding.
         years_T: time since the bar before, in years.
         bar_D: bars at whose close a decision is made, rising.
-        nothing_S: no elements: no funding, no volumes.
-        equity_T, cash_T, borrow_T: written; the account at each close, and the borrow fees of each bar.
-        fills_T: written; how many orders were filled in each bar.
+        rules: `vectorised.Rules`.
+        books_KT: zeros, written: rows EQUITY and CASH at each close, BORROW, INTEREST and FUNDING paid in each bar, and CALLED,
+            1 where the close is a margin call.
+        fills_T: zeros, written; how many orders were filled in each bar.
         symbol_N, traded_N: the order log, written from its start; room for one order a bar and symbol. Prices are not logged:
             `kernel.prices_paid` knows them.
     Returns: how many orders were filled; why a row of weights is refused (0 for not at all), and its number.
@@ -108,21 +122,32 @@ def trade_weights(
     bars, width = open_TS.shape
     units_S, mark_S, target_S = np.zeros(width), np.zeros(width), np.full(width, np.nan)
     order_S, traded_S, fill_S, open_S = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
-    cash, orders, decision, waiting, ruined = capital, 0, 0, 0, False
+    price_S, nothing_S = np.empty(width), funding_TS[:0].reshape(-1)
+    cash, orders, decision, waiting, ruined, called = rules.capital, 0, 0, 0, False, False
+    accrues = rules.borrow_per_year > 0.0 or rules.margin_per_year > 0.0 or funding_TS.shape[0] > 0
     for t in range(bars):
-        if borrow_per_year > 0.0:
-            fee, _, _ = kernel.accrue(cash, units_S, mark_S, nothing_S, borrow_per_year * years_T[t], 0.0)
-            cash -= fee
-            borrow_T[t] = fee
+        if accrues:
+            rate_S = funding_TS[t] if funding_TS.shape[0] > 0 else nothing_S
+            borrow, margin = rules.borrow_per_year * years_T[t], rules.margin_per_year * years_T[t]
+            fee, interest, paid = kernel.accrue(cash, units_S, mark_S, rate_S, borrow, margin)
+            cash -= fee + interest + paid
+            books_KT[BORROW, t], books_KT[INTEREST, t], books_KT[FUNDING, t] = fee, interest, paid
         if waiting:
+            volume_S = volume_TS[max(t - 1, 0)] if volume_TS.shape[0] > 0 else nothing_S
+            for s in range(width):
+                price_S[s] = open_TS[t, s]
+            if volume_S.size > 0:
+                kernel.mark_equity(cash, units_S, mark_S, open_TS[t])
+            for s in range(volume_S.size):
+                price_S[s] = price_S[s] if volume_S[s] > 0.0 else np.nan
             for s in range(width):
                 order_S[s] = 0.0 if math.isnan(target_S[s]) else target_S[s] - units_S[s]
             cash, _, _ = kernel.fill_many(
-                cash, units_S, mark_S, order_S, open_TS[t], nothing_S, terms, traded_S, fill_S, open_S
+                cash, units_S, mark_S, order_S, price_S, volume_S, terms, traded_S, fill_S, open_S
             )
             waiting = 0
             for s in range(width):
-                target_S[s] = target_S[s] if math.isnan(open_TS[t, s]) else np.nan
+                target_S[s] = target_S[s] if math.isnan(price_S[s]) else np.nan
                 waiting += not math.isnan(target_S[s])
             before = orders
             for s in range(width):
@@ -131,15 +156,18 @@ def trade_weights(
                     orders += 1
             fills_T[t] = orders - before
         equity = kernel.mark_equity(cash, units_S, mark_S, close_TS[t])
-        equity_T[t], cash_T[t] = equity, cash
+        books_KT[EQUITY, t], books_KT[CASH, t] = equity, cash
+        if rules.checks_margin:
+            called = kernel.margin_call(cash, units_S, mark_S, rules.maintenance)
+            books_KT[CALLED, t] = called
         ruined = ruined or equity <= 0.0
         if decision < bar_D.size and bar_D[decision] == t:
-            refusal = _refusal(weight_DS[decision], mark_S, terms.leverage, allow_short)
+            refusal = _refusal(weight_DS[decision], mark_S, terms.leverage, rules.allow_short)
             if refusal:
                 return orders, refusal, decision
-            if not ruined:
-                waiting += _size(weight_DS[decision], equity, units_S, mark_S, band, target_S)
+            if not (ruined or called):
+                waiting += _size(weight_DS[decision], equity, units_S, mark_S, rules.band, target_S)
             decision += 1
-        if ruined:
+        if ruined or called:
             waiting = _close_all(units_S, target_S)
     return orders, 0, -1

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from quantfleet.backtest.panel import BarPanel
-from quantfleet.ledger import CostModel
+from quantfleet.ledger.terms import Terms
 
 __all__ = ["TRADE_SCHEMA", "BacktestResult", "OrderLog"]
 
@@ -66,13 +66,20 @@ class BacktestResult:
     """The books of one strategy over T bars. What the engine did not write down is worked out when it is asked for."""
 
     prices: BarPanel
-    costs: CostModel
+    terms: Terms
+    """On which the orders were filled."""
     initial_capital: float
     equity_T: Array
     """Cash plus positions at the last known closes."""
     cash_T: Array
     borrow_T: Array
     """Borrow fees charged in the bar, at least 0."""
+    interest_T: Array
+    """Interest on money owed charged in the bar, at least 0."""
+    funding_T: Array
+    """Funding paid in the bar; negative when received."""
+    margin_call_T: npt.NDArray[np.bool_]
+    """Whether the close was a margin call, after which everything is closed."""
     orders: OrderLog
 
     @property
@@ -114,14 +121,16 @@ class BacktestResult:
         """Fill price of each order, slippage in it."""
         from quantfleet.ledger import kernel
 
-        orders, terms = self.orders, self.costs.terms()
-        price_N: Array = kernel.prices_paid(orders.units_N, orders.symbol_N, self.market_N, np.ones(0), terms)
+        orders, volume_N = self.orders, np.ones(0)
+        if self.prices.volume_TS is not None and self.terms.impact > 0.0:
+            volume_N = self.prices.volume_TS[orders.bar_N - 1, orders.symbol_N]
+        price_N: Array = kernel.prices_paid(orders.units_N, orders.symbol_N, self.market_N, volume_N, self.terms)
         return price_N
 
     @cached_property
     def commission_N(self) -> Array:
         """Fee of each order, at least 0."""
-        fee_N: Array = self._notional_N * self.costs.commission_rate
+        fee_N: Array = self._notional_N * self.terms.commission
         return fee_N
 
     @cached_property
@@ -149,9 +158,10 @@ class BacktestResult:
 
     @cached_property
     def gross_return_T(self) -> Array:
-        """The same with the bar's own commission, slippage and borrow fees added back."""
-        costs_T = np.bincount(self.orders.bar_N, self.commission_N + self.slippage_N, len(self.time_T)) + self.borrow_T
-        return_T: Array = (self.equity_T + costs_T) / self._before_T - 1.0
+        """The same with the bar's own commission, slippage, borrow fees, interest and funding added back."""
+        trading_T = np.bincount(self.orders.bar_N, self.commission_N + self.slippage_N, len(self.time_T))
+        holding_T = self.borrow_T + self.interest_T + self.funding_T
+        return_T: Array = (self.equity_T + trading_T + holding_T) / self._before_T - 1.0
         return return_T
 
     @cached_property
@@ -190,7 +200,7 @@ class BacktestResult:
 
     def curve(self) -> pl.DataFrame:
         """One row per bar: timestamp, equity, cash, net_return, gross_return, drawdown, turnover, exposure, trades,
-        borrow.
+        borrow, interest, funding, margin_call.
 
         `trades` counts the fills of the bar.
         """
@@ -206,6 +216,9 @@ class BacktestResult:
                 "exposure": self.exposure_T,
                 "trades": self.orders.fills_T,
                 "borrow": self.borrow_T,
+                "interest": self.interest_T,
+                "funding": self.funding_T,
+                "margin_call": self.margin_call_T,
             }
         )
 

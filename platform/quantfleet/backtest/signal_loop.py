@@ -39,10 +39,10 @@ def _next(wanted_T: Any, other_T: Any, start: int, stop: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _fill_bar(open_T: Any, wanted_T: Any, other_T: Any, decided: int) -> Any:
-    """The bar at whose open a decision is filled, and whether the opposite decision came before; bars without an open wait."""
+def _fill_bar(open_T: Any, volume_T: Any, wanted_T: Any, other_T: Any, decided: int) -> Any:
+    """The bar at whose open a decision is filled, or where the opposite decision came first, and whether it is filled."""
     for t in range(decided + 1, open_T.size):
-        if not math.isnan(open_T[t]):
+        if not math.isnan(open_T[t]) and (volume_T.size == 0 or volume_T[t - 1] > 0.0):
             return t, True
         if other_T[t] and not wanted_T[t]:
             return t, False
@@ -57,6 +57,8 @@ def _trade(
     entries_T: Any,
     exits_T: Any,
     part: float,
+    lot: float,
+    tick: float,
     terms: Any,
     t: int,
     cash: float,
@@ -77,10 +79,10 @@ def _trade(
             decided = _next(entries_T, exits_T, t, bars)
             if decided < first:
                 return t, cash, held, orders, decided
-            filled, stands = _fill_bar(open_T, entries_T, exits_T, decided)
+            filled, stands = _fill_bar(open_T, volume_T, entries_T, exits_T, decided)
         else:
             decided = _next(exits_T, entries_T, t, bars)
-            filled, stands = _fill_bar(open_T, exits_T, entries_T, decided)
+            filled, stands = _fill_bar(open_T, volume_T, exits_T, entries_T, decided)
         if filled >= bars:
             return bars, cash, held, orders, -1
         if not stands:
@@ -89,7 +91,7 @@ def _trade(
         market = open_T[filled]
         volume = volume_T[filled - 1] if volume_T.size > 0 else 1.0
         order = -held if held != 0.0 else part * kernel.affordable(cash, market, terms)
-        traded, _, cash = kernel.fill_one(cash, held, order, market, volume, terms)
+        traded, _, cash = kernel.fill_one(cash, held, order, market, volume, lot, tick, terms)
         if traded != 0.0:
             held += traded
             bar_N[orders], units_N[orders], cash_N[orders] = filled, traded, cash
@@ -137,6 +139,8 @@ def trade_signals(
             entries_PT[p],
             exits_PT[p],
             part,
+            terms.lot_S[s] if terms.lot_S.size > 0 else 0.0,
+            terms.tick_S[s] if terms.tick_S.size > 0 else 0.0,
             terms,
             t,
             cash,

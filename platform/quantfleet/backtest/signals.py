@@ -26,6 +26,7 @@ import numpy.typing as npt
 from quantfleet.backtest.config import BacktestConfig
 from quantfleet.backtest.panel import BarPanel
 from quantfleet.backtest.result import BacktestResult, OrderLog
+from quantfleet.backtest.vectorised import terms_of
 from quantfleet.compiled import read_only
 from quantfleet.errors import BacktestError
 
@@ -115,19 +116,22 @@ class SignalRuns:
         s = int(self.symbol_P[portfolio])
         stop = int(self._end_P[portfolio])
         own = slice(stop - int(self.orders_P[portfolio]), stop)
-        bars = len(self.prices.time_T)
+        bars, prices = len(self.prices.time_T), self.prices.only(s)
         equity_T, cash_T = np.empty(bars), np.empty(bars)
         capital = self.config.initial_capital
         signal_loop.replay(
             self.prices.marks_ST[s], self.bar_N[own], self.units_N[own], self.cash_N[own], capital, equity_T, cash_T
         )
         return BacktestResult(
-            prices=self.prices.only(s),
-            costs=self.config.costs,
+            prices=prices,
+            terms=terms_of(self.config, prices),
             initial_capital=capital,
             equity_T=equity_T,
             cash_T=cash_T,
             borrow_T=np.zeros(bars),
+            interest_T=np.zeros(bars),
+            funding_T=np.zeros(bars),
+            margin_call_T=np.zeros(bars, dtype=np.bool_),
             orders=OrderLog(
                 fills_T=np.bincount(self.bar_N[own], minlength=bars),
                 symbol_N=np.zeros(own.stop - own.start, dtype=np.int32),
@@ -160,6 +164,7 @@ def run_signals(
     """
     entries_PT, exits_PT = np.atleast_2d(entries_PT), np.atleast_2d(exits_PT)
     _check_signals(prices, entries_PT, exits_PT, part, threads)
+    _refuse_holding_costs(prices, config)
     columns = _columns(prices, len(entries_PT), symbol_P)
     entries_PT, exits_PT = read_only(entries_PT), read_only(exits_PT)
     orders_P = np.zeros(len(entries_PT), dtype=np.int64)
@@ -200,13 +205,14 @@ def _trade(
     from quantfleet.backtest import signal_loop
 
     log = np.empty(_ROOM, dtype=np.int32), np.empty(_ROOM), np.empty(_ROOM)
-    no_volume = read_only(np.zeros((0, 0)))
+    terms = terms_of(config, prices)
+    volume_ST = np.zeros((0, 0)) if prices.volume_TS is None or not terms.impact else prices.volume_TS.T
     at = np.array([start, 0.0, config.initial_capital, 0.0])
     pieces: list[tuple[npt.NDArray[np.int32], Array, Array]] = []
     while at[0] < stop:
         orders, early = signal_loop.trade_signals(
             prices.open_ST,
-            no_volume,
+            read_only(volume_ST),
             prices.first_S,
             symbol_P,
             entries_PT,
@@ -214,7 +220,7 @@ def _trade(
             stop,
             config.initial_capital,
             part,
-            config.costs.terms(),
+            terms,
             at,
             orders_P,
             *log,
@@ -226,8 +232,7 @@ def _trade(
                 f"{prices.time_T[prices.first_S[symbol_P[p]]]}. Signals may begin with the prices.",
                 bar=int(early),
             )
-        bar_N, units_N, cash_N = (values[:orders].copy() for values in log)
-        pieces.append((bar_N, units_N, cash_N))
+        pieces.append((log[0][:orders].copy(), log[1][:orders].copy(), log[2][:orders].copy()))
     return pieces
 
 
@@ -247,6 +252,16 @@ def _check_signals(prices: BarPanel, entries_PT: Flags, exits_PT: Flags, part: f
         raise BacktestError(f"part={part} of the capital cannot be spent; it must be above 0 and at most 1.")
     if threads < 1:
         raise BacktestError(f"threads={threads} trade nothing; give at least 1.")
+
+
+def _refuse_holding_costs(prices: BarPanel, config: BacktestConfig) -> None:
+    """Signals are traded from trade to trade; what happens in between belongs to the loop over bars."""
+    if config.leverage != 1.0 or prices.funding_TS is not None:
+        what = f"backtest.leverage={config.leverage:g}" if config.leverage != 1.0 else "funding payments"
+        raise BacktestError(
+            f"signals are traded with the account's own money and without holding costs, and there is {what}. Turn the signals "
+            "into target weights (1 at an entry, 0 at an exit, NaN elsewhere) and give them to run_backtest."
+        )
 
 
 def _columns(prices: BarPanel, portfolios: int, symbol_P: npt.ArrayLike | None) -> Whole:

@@ -6,20 +6,28 @@ Time. Row t of the weights is decided at the close of bar t. It is turned into t
 equity and the closes known at that moment (sizing from the next open would look ahead), and filled at the open of bar
 t+1, bounded by the cash at the fill. A decision on the last bar is never filled.
 
-Borrow fees. What is held between two opens is charged at the later one, before its fills, at the last known closes.
+Holding costs. Borrow fees, interest and funding of what is held between two opens are charged at the later one, before its fills,
+at the last known closes.
 
 Missing bars. A symbol without a bar cannot trade: its order, in units, waits for the symbol's next open, unless a later
 decision replaces it. Its position is marked at the last known close. A symbol that never returns stays marked there.
 
 Keeping. A NaN weight decides nothing: the position stays as it is, and an order that still waits goes on waiting.
 
+Margin calls. Where the equity is below the maintenance margin at a close, everything is closed at the next open, and decisions
+count for nothing until it is; then the account may trade again.
+
+Impact. An order is measured by the volume of the bar it was decided in, which is known then. A symbol whose last bar had no volume
+does not trade; its order waits.
+
 Ruin. An account whose equity is not above zero at a close (shorts can do that) closes everything at the next open and
-never opens again.
+never opens again. That is a margin call too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +37,27 @@ from quantfleet.backtest.panel import BarPanel
 from quantfleet.backtest.result import BacktestResult, OrderLog
 from quantfleet.compiled import read_only
 from quantfleet.errors import BacktestError
-from quantfleet.ledger.terms import FREE_UNITS
+from quantfleet.ledger.terms import FREE_UNITS, Terms
 
-__all__ = ["run_backtest", "run_backtests"]
+__all__ = ["Rules", "run_backtest", "run_backtests", "terms_of"]
 
 Array = npt.NDArray[np.float64]
 
 _YEAR = np.timedelta64(365, "D")
+_NOTHING = np.zeros((0, 0))
+
+
+class Rules(NamedTuple):
+    """What the loop over bars goes by, as plain numbers; see `BacktestConfig`."""
+
+    capital: float
+    band: float
+    allow_short: bool
+    borrow_per_year: float
+    margin_per_year: float
+    maintenance: float
+    checks_margin: bool
+    """Whether equity can fall below zero or the maintenance margin at all."""
 
 
 def run_backtest(
@@ -50,7 +72,7 @@ def run_backtest(
     Args:
         prices: T bars of S symbols.
         target_weights_TS: shape (T, S), share of the equity wanted in each symbol, decided at the close of bar t;
-            negative is short, NaN keeps the position. The absolute weights of a row sum to at most 1.
+            negative is short, NaN keeps the position. The absolute weights of a row sum to at most 1, or the leverage.
         decided_at: with it, the weights have shape (D, S), one row for each of these bars, whose numbers rise; the same as
             rows of NaN at all others, without the memory.
     Raises: BacktestError: weights of another shape than the prices, infinite, above the whole capital, short where
@@ -92,47 +114,79 @@ def _trade(
             strategy=name,
         )
     weights_DS = np.asarray(weights_DS, dtype=np.float64)
-    equity_T, cash_T, borrow_T, fills_T = np.empty(bars), np.empty(bars), np.zeros(bars), np.zeros(bars, dtype=np.int64)
+    books_KT, fills_T = np.zeros((loop.BOOKS, bars)), np.zeros(bars, dtype=np.int64)
     # Room for an order a bar and symbol: pages that are never written take no memory.
     symbol_N, units_N = np.empty(bars * width, dtype=np.int32), np.empty(bars * width)
+    terms = terms_of(config, prices)
     orders, refusal, decision = loop.trade_weights(
         read_only(prices.open_TS),
         read_only(prices.close_TS),
+        read_only(_NOTHING if prices.volume_TS is None or not terms.impact else prices.volume_TS),
+        read_only(_NOTHING if prices.funding_TS is None else prices.funding_TS),
         np.diff(prices.time_T, prepend=prices.time_T[:1]) / _YEAR,
         read_only(bar_D.astype(np.int64)),
         read_only(weights_DS),
-        config.initial_capital,
-        config.rebalance_band,
-        config.allow_short,
-        config.costs.borrow_rate_per_year,
-        config.costs.terms(),
-        FREE_UNITS,
-        equity_T,
-        cash_T,
-        borrow_T,
+        Rules(
+            capital=config.initial_capital,
+            band=config.rebalance_band,
+            allow_short=config.allow_short,
+            borrow_per_year=config.costs.borrow_rate_per_year,
+            margin_per_year=config.costs.margin_rate_per_year,
+            maintenance=config.maintenance_margin,
+            checks_margin=config.allow_short or config.leverage > 1.0 or config.maintenance_margin > 0.0,
+        ),
+        terms,
+        books_KT,
         fills_T,
         symbol_N,
         units_N,
     )
     if refusal:
-        raise _refused(name, prices, int(bar_D[decision]), weights_DS[decision], refusal)
+        raise _refused(name, prices, config, int(bar_D[decision]), weights_DS[decision], refusal)
     return BacktestResult(
         prices=prices,
-        costs=config.costs,
+        terms=terms,
         initial_capital=config.initial_capital,
-        equity_T=equity_T,
-        cash_T=cash_T,
-        borrow_T=borrow_T,
+        equity_T=books_KT[loop.EQUITY],
+        cash_T=books_KT[loop.CASH],
+        borrow_T=books_KT[loop.BORROW],
+        interest_T=books_KT[loop.INTEREST],
+        funding_T=books_KT[loop.FUNDING],
+        margin_call_T=books_KT[loop.CALLED] != 0.0,
         orders=OrderLog(fills_T=fills_T, symbol_N=symbol_N[:orders], units_N=units_N[:orders]),
     )
 
 
-def _refused(name: str, prices: BarPanel, bar: int, weight_S: Array, refusal: int) -> BacktestError:
+def terms_of(config: BacktestConfig, prices: BarPanel) -> Terms:
+    """The terms on which these symbols trade.
+
+    Raises: BacktestError: the costs have an impact and the panel no volumes, or wrong ones.
+    """
+    if config.costs.impact_bps:
+        prices.require_volume()
+    return config.costs.terms(
+        leverage=config.leverage,
+        lot_S=_steps(prices.lot_S, config.lot_units, prices),
+        tick_S=_steps(prices.tick_S, config.tick, prices),
+    )
+
+
+def _steps(own_S: Array | None, common: float, prices: BarPanel) -> Array:
+    if own_S is not None:
+        return read_only(np.asarray(own_S, dtype=np.float64))
+    return read_only(np.full(len(prices.symbols), common)) if common else FREE_UNITS
+
+
+def _refused(
+    name: str, prices: BarPanel, config: BacktestConfig, bar: int, weight_S: Array, refusal: int
+) -> BacktestError:
     from quantfleet.backtest import loop
 
     why = {
         loop.INFINITE: "are infinite. A weight is a share of the capital.",
-        loop.TOO_MUCH: "sum to more than the whole capital. There is no leverage: keep the sum of absolute weights at or below 1.",
+        loop.TOO_MUCH: "sum to more than the whole capital"
+        + (f" times backtest.leverage={config.leverage:g}" if config.leverage > 1.0 else "; there is no leverage")
+        + f". Keep the sum of absolute weights at or below {config.leverage:g}.",
         loop.SHORT: "go short on a long-only account. Set allow_short, or use long_flat.",
         loop.UNLISTED: "ask for a symbol before its first bar. Use NaN or 0 until it has a price.",
     }[refusal]

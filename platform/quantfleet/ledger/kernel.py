@@ -27,6 +27,7 @@ __all__ = [
     "fill_one",
     "free_capital",
     "longs_and_shorts",
+    "margin_call",
     "mark_equity",
     "prices_paid",
 ]
@@ -160,6 +161,14 @@ def accrue(cash: float, units_S: Any, mark_S: Any, funding_S: Any, borrow: float
     return short * borrow, max(-cash, 0.0) * margin, paid
 
 
+@njit(cache=True, nogil=True)
+def margin_call(cash: float, units_S: Any, mark_S: Any, maintenance: float) -> Any:
+    """Whether the equity is below the share `maintenance` of the gross exposure, or gone while there are positions."""
+    long, short = longs_and_shorts(units_S, mark_S)
+    equity = cash + long - short
+    return (long + short > 0.0) and (equity <= 0.0 or equity < maintenance * (long + short))
+
+
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
 def _after_reductions(cash: float, units_S: Any, mark_S: Any, reduce_S: Any, fill_S: Any, commission: float) -> Any:
     """Cash, longs and shorts once the reductions are booked."""
@@ -259,16 +268,18 @@ def fill_many(
 
 
 @njit(cache=True, nogil=True)
-def fill_one(cash: float, held: float, order: float, market: float, volume: float, terms: Any) -> Any:
+def fill_one(
+    cash: float, held: float, order: float, market: float, volume: float, lot: float, tick: float, terms: Any
+) -> Any:
     """Fill a market order of an account that trades one symbol; as `fill_many` over that symbol.
 
+    Args:
+        lot, tick: of this symbol, 0 for none; those of `terms` are not read.
     Returns: units traded, price paid and cash.
     """
     noise = DUST * max(cash + held * market, 0.0)
     if _is_dust(order, held, market, noise):
         return 0.0, _fill_price(0.0, market, terms.slippage), cash
-    tick = terms.tick_S[0] if terms.tick_S.size > 0 else 0.0
-    lot = terms.lot_S[0] if terms.lot_S.size > 0 else 0.0
     fill = _price_for(order, market, volume, tick, terms)
     traded = _reduction(order, held)
     opened = order - traded
