@@ -12,8 +12,8 @@ ROOTS = ("quantfleet", "quantfleet_models", "quantfleet_data", "quantfleet_jobs"
 PUBLIC = {
     "quantfleet": ["__version__"],
     "quantfleet.backtest": [
-        "TRADE_SCHEMA", "BacktestConfig", "BacktestResult", "BarPanel", "PositionPolicy", "run_backtest",
-        "run_backtests",
+        "TRADE_SCHEMA", "BacktestConfig", "BacktestResult", "BarPanel", "OrderLog", "PositionPolicy", "SignalMetrics",
+        "SignalRuns", "run_backtest", "run_backtests", "run_signals",
     ],
     "quantfleet.cluster": ["ClusterConfig"],
     "quantfleet.config": ["Resolved", "fingerprint", "from_plain", "load_config", "to_plain"],

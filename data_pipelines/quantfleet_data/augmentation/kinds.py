@@ -18,7 +18,7 @@ from quantfleet.contracts import AugmentationConfig, TrainingWindows, register_a
 from quantfleet.contracts.augmentation import Neighbours
 from quantfleet.errors import ConfigError
 from quantfleet_data.augmentation import kernel
-from quantfleet_data.compiled import read_only
+from quantfleet.compiled import read_only
 
 __all__ = ["BlockBootstrap", "Jitter", "Mixup", "Scale", "TimeWarp", "WindowSlice"]
 

@@ -16,7 +16,7 @@ from numba import njit
 
 from quantfleet.contracts import Scaler, ScalerConfig, TrainingData, register_scaler
 from quantfleet.errors import ConfigError
-from quantfleet_data.compiled import read_only
+from quantfleet.compiled import read_only
 
 __all__ = ["RollingScaler", "RollingScalerConfig"]
 
