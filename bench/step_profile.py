@@ -1,9 +1,9 @@
 """`python -m bench.step_profile`: where the time of a training step goes, and what a window costs on 1, 2 and 4 workers.
 
 A hybrid of 1M parameters under DDP over gloo, 128 windows a worker and step. Processor time is what is compared between numbers of
-workers: it does not depend on how many cores run them at once. The parts of a step are wall-clock times of rank 0, on no more workers
-than cores. `exchange` is what backward takes longer than on one worker: the all-reduce that the computation does not hide,
-and the wait for the others. Writes bench/step_profile.json.
+workers: it does not depend on how many cores run them at once. The parts of a step are wall-clock times of rank 0, where there is
+a core for each worker. `of_which_exchange` is what backward takes longer than on one worker: the all-reduce that the computation
+does not hide, and the wait for the others. Writes bench/step_profile.json.
 """
 
 from __future__ import annotations
