@@ -40,8 +40,10 @@ class Training:
     patience: int = 3
     """Epochs without a lower validation loss after which training ends."""
     decay: Literal["halve", "late"] = "halve"
-    """halve: the rate halves after every epoch but the first; late: after every epoch but the first three it falls by a tenth. So the
-    scripts' "type1" and "type3" work, which are told the number of the epoch that is over."""
+    """halve: the rate halves after every epoch but the first; late: after every epoch but the first three it falls by a tenth.
+
+    So the scripts' "type1" and "type3" work, which are told the number of the epoch that is over.
+    """
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, from 0 on."""
