@@ -68,6 +68,7 @@ _STAGE_HELP = {
     "train": "Fit every model of the recipe on Ray Train.",
     "backtest": "Trade every model's answers on the ledger, after costs.",
     "evaluate": "Score every model on the untouched test period.",
+    "audit": "Look for leaks in a finished run; an error where there is one.",
     "register": "Log to MLflow, decide PROMOTE or HOLD, move the alias.",
     "report": "Write the run's HTML report.",
     "search": "Search settings of one model on Ray Tune over Ray Train.",

@@ -7,6 +7,7 @@ from quantfleet_models import (
     dlinear,
     forest,
     gru,
+    hist_boosting,
     hybrid,
     itransformer,
     lightgbm,
@@ -16,9 +17,13 @@ from quantfleet_models import (
     nhits,
     patch_tst,
     position_sizer,
+    statistical,
+    svm,
     tcn,
     tft,
     transformer,
+    xlstm,
+    xlstm_transformer,
 )
 
 __all__ = [
@@ -28,6 +33,7 @@ __all__ = [
     "dlinear",
     "forest",
     "gru",
+    "hist_boosting",
     "hybrid",
     "itransformer",
     "lightgbm",
@@ -37,7 +43,11 @@ __all__ = [
     "nhits",
     "patch_tst",
     "position_sizer",
+    "statistical",
+    "svm",
     "tcn",
     "tft",
     "transformer",
+    "xlstm",
+    "xlstm_transformer",
 ]

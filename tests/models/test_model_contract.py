@@ -43,6 +43,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "lightgbm": {"rounds": 12, "checkpoint_every_rounds": 6},
     "catboost": {"rounds": 12},
     "random_forest": {"trees": 10},
+    "hist_boosting": {"rounds": 12},
+    "svm": {"rows": 300},
+    "xlstm": {"epochs": 1, "width": 8, "blocks": 2, "memory_heads": 2, "batch_windows": 256},
+    "xlstm_transformer": {"epochs": 1, "width": 8, "memory_heads": 2, "attention_heads": 2, "batch_windows": 256},
 }  # fmt: skip
 """Settings that make a fit short and send every part of a model through the workers; one that is not named runs with defaults."""
 NAMES = [name for name in MODELS.names() if name in QUICK or not issubclass(MODELS.get(name), TorchModelConfig)]

@@ -1,4 +1,4 @@
-"""CatBoost, ridge and the random forest: the same answers as the libraries alone, stored without code, refused with a reason.
+"""CatBoost, linear models, trees and support vectors: answers of the libraries alone, stored without code, refused with a reason.
 
 Shapes: R rows, G features, K label columns.
 """
@@ -11,8 +11,9 @@ import catboost
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.linear_model import Ridge
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.svm import SVR
 from support.row_models import context, learnable_data, task_of
 
 from quantfleet.errors import ConfigError, SchemaError
@@ -22,12 +23,17 @@ from quantfleet_data.scaling import RobustScalerConfig, RollingScalerConfig
 from quantfleet_data.selection import CorrelationSelectorConfig
 from quantfleet_models.catboost import CatBoostConfig
 from quantfleet_models.forest import RandomForestConfig
-from quantfleet_models.linear import RidgeConfig
+from quantfleet_models.hist_boosting import HistBoostingConfig
+from quantfleet_models.linear import LogisticConfig, RidgeConfig
+from quantfleet_models.svm import SVMConfig
 
 CONFIGS = [
     CatBoostConfig(rounds=20, learning_rate=0.3),
     RandomForestConfig(trees=10, min_leaf_rows=5),
     RidgeConfig(),
+    HistBoostingConfig(rounds=15, min_leaf_rows=5, learning_rate=0.3),
+    SVMConfig(rows=150),
+    LogisticConfig(),
 ]
 
 
@@ -115,6 +121,58 @@ def test_ridge_is_the_closed_formula_on_scaled_rows(scaler):
     peer = Ridge(alpha=0.1 * len(x)).fit(x, rows.y_RK)
     np.testing.assert_allclose(model._answer(rows.x_RG), peer.predict(x), rtol=1e-6, atol=1e-6)
     assert model.per_symbol == scaler.per_symbol if hasattr(scaler, "per_symbol") else not model.per_symbol
+
+
+def test_histogram_boosting_s_own_walk_answers_as_scikit_learn_does_missing_values_included():
+    data, config = learnable_data(), CONFIGS[3]
+    for segment in ("train", "validation"):
+        x = data.batches[segment].x_BTF
+        x[np.random.default_rng(0).random(x.shape) < 0.05] = np.nan
+    task = task_of(config, data)
+    train, validation = (all_rows(task.readers[s]) for s in ("train", "validation"))
+    asked_RF = np.concatenate([data.rows("test")[0], train.x_RG])
+    asked_RF[3] = np.nan
+    answers = fitted(config, data)._answer(asked_RF)
+    for k in range(train.y_RK.shape[1]):
+        peer = HistGradientBoostingRegressor(
+            max_iter=15, learning_rate=0.3, max_leaf_nodes=31, min_samples_leaf=5, max_features=0.7, l2_regularization=5.0,
+            early_stopping=True, n_iter_no_change=30, tol=0.0, random_state=7,
+        )  # fmt: skip
+        judged = {"X_val": validation.x_RG, "y_val": validation.y_RK[:, k], "sample_weight_val": validation.weight_R}
+        peer.fit(train.x_RG, train.y_RK[:, k], sample_weight=train.weight_R, **judged)
+        np.testing.assert_allclose(answers[:, k], peer.predict(asked_RF), rtol=1e-9, atol=1e-12)
+
+
+def test_support_vectors_answer_as_scikit_learn_does_on_the_same_sample():
+    data, config = learnable_data(), SVMConfig(rows=100_000)
+    rows = all_rows(task_of(config, data).readers["train"])
+    asked_RF = np.random.default_rng(1).normal(size=(50, 5)).astype(np.float32)
+    answers = fitted(config, data)._answer(asked_RF)
+    for k in range(rows.y_RK.shape[1]):
+        peer = SVR(gamma="auto", C=0.1, epsilon=0.5)
+        peer.fit(rows.x_RG.astype(np.float64), rows.y_RK[:, k].astype(np.float64), sample_weight=rows.weight_R)
+        np.testing.assert_allclose(answers[:, k], peer.predict(asked_RF.astype(np.float64)), rtol=1e-9, atol=1e-9)
+
+
+def test_logistic_directions_are_scikit_learn_s_probabilities_and_the_rest_is_ridge():
+    data, config = learnable_data(), LogisticConfig(shrinkage=0.1, sample_weights=False)
+    task = task_of(config, data)
+    rows = all_rows(task.readers["train"])
+    model = fitted(config, data)
+    up = task.scale.restore(rows.y_RK)[:, 1] > 0.5
+    peer = LogisticRegression(C=1 / (0.1 * len(rows)), tol=1e-8, max_iter=1000).fit(rows.x_RG.astype(np.float64), up)
+    answers = task.scale.restore(model._answer(rows.x_RG))
+    np.testing.assert_allclose(answers[:, 1], peer.predict_proba(rows.x_RG.astype(np.float64))[:, 1], rtol=1e-6)
+    ridge = fitted(RidgeConfig(shrinkage=0.1, sample_weights=False), data)._answer(rows.x_RG)
+    np.testing.assert_allclose(model._answer(rows.x_RG)[:, [0, 2]], ridge[:, [0, 2]])
+
+
+def test_a_direction_that_always_came_is_called_with_confidence():
+    data = learnable_data()
+    for batch in data.batches.values():
+        batch.y_BCK[..., 1] = 1.0
+    batch = data.batches["test"]
+    assert (fitted(LogisticConfig(), data).predict(batch).direction_logit_BCH[batch.mask_BC] > 3).all()
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

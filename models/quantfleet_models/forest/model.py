@@ -84,6 +84,12 @@ class Forest:
             total_RK += self.value_NK[node_R]
         return total_RK / len(self.root_M)
 
+    @staticmethod
+    def shapes(labels: int) -> dict[str, tuple[int | str, ...]]:
+        """Of the arrays, as `read_arrays` wants them."""
+        nodes = ("left_N", "right_N", "feature_N", "threshold_N", "missing_left_N")
+        return {"root_M": ("M",), "value_NK": ("N", labels), "features_1": (1,), **dict.fromkeys(nodes, ("N",))}
+
     def check(self, path: Path) -> None:
         """Raises: SchemaError: the arrays are no trees: walking down would leave them, or never end."""
         N, own = len(self.left_N), np.arange(len(self.left_N))
@@ -118,11 +124,7 @@ class RandomForestModel(SingleTaskModel):
 
     def _load_weights(self, directory: Path, features: int) -> None:
         path, K = directory / _FILE, len(self.spec.label_columns)
-        shapes = {
-            "root_M": ("M",), "value_NK": ("N", K), "features_1": (1,),
-            **dict.fromkeys(("left_N", "right_N", "feature_N", "threshold_N", "missing_left_N"), ("N",)),
-        }  # fmt: skip
-        forest = Forest(**read_arrays(path, shapes))
+        forest = Forest(**read_arrays(path, Forest.shapes(K)))
         check_features(path, int(forest.features_1[0]), features)
         forest.check(path)
         self.forest = forest

@@ -1,67 +1,161 @@
-"""The network of the small hybrid.
+"""The network of the hybrid.
 
-Shapes: N windows, L look-back bars, F features, D width, H horizons, Q quantile levels.
+Shapes: N windows, L look-back bars, F features, D width, X experts.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quantfleet.contracts import DataSpec
+from quantfleet.errors import ConfigError
 from quantfleet_models.hybrid.config import HybridConfig
+from quantfleet_models.parts.adaptive import AdaptiveDepth, OdeBlock, PersistentMemory
 from quantfleet_models.parts.convolution import CausalConv
+from quantfleet_models.parts.experts import ExpertFeedForward, balance_loss
+from quantfleet_models.parts.fusion import CrossFusion, GatedFusion
+from quantfleet_models.parts.network import SequenceNetwork
+from quantfleet_models.parts.position import LearnedPosition
+from quantfleet_models.parts.rolling_attention import AttentionLayer, dense_feed_forward
+from quantfleet_models.parts.scales import ScaleResiduals
 
 __all__ = ["HybridNetwork"]
 
 
-class HybridNetwork(nn.Module):
-    """Standardised features to heads; every hidden row t depends on rows 0..t only."""
+class HybridNetwork(SequenceNetwork):
+    """Standardised features to heads; every hidden row t depends on rows 0..t only.
 
-    mask_LL: Tensor
+    Every parameter there is takes part in every step: what is switched off does not exist.
+    """
 
     def __init__(self, config: HybridConfig, spec: DataSpec) -> None:
-        super().__init__()
-        D, L, H = config.width, spec.lookback_bars, len(spec.horizons_bars)
+        super().__init__(spec, config.loss, width=config.width, dropout=config.dropout)
+        self.config = config
+        D, L, heads = config.width, spec.lookback_bars, config.attention_heads
+        rolling: dict[str, Any] = {
+            "reach_bars": L, "rotary": config.positions == "rotary", "dropout": config.dropout,
+        }  # fmt: skip
         self.embed = nn.Linear(spec.features, D)
         self.conv = CausalConv(D, D, config.kernel_bars)
         self.conv_norm = nn.LayerNorm(D)
-        self.lstm = nn.LSTM(D, D, batch_first=True)
-        self.position_LD = nn.Parameter(torch.randn(L, D) * 0.02)
+        self.lstm = nn.LSTM(D, D, config.recurrent_layers, batch_first=True)
+        self.position = LearnedPosition(L, D) if config.positions == "learned" else None
         self.transformer = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                D, config.attention_heads, 2 * D, config.dropout, activation="gelu", batch_first=True, norm_first=True
-            )
+            AttentionLayer(D, heads, feed_forward=self._feed_forward(), **rolling)
             for _ in range(config.attention_layers)
         )
-        self.gate = nn.Linear(2 * D, D)
-        self.norm = nn.LayerNorm(D)
-        self.dropout = nn.Dropout(config.dropout)
-        self.heads = nn.ModuleDict({name: nn.Linear(D, H) for name in ("return", "direction", "volatility")})
-        self.levels = len(config.loss.quantiles)
-        if self.levels:
-            self.heads["quantiles"] = nn.Linear(D, H * self.levels)
-        self.register_buffer("mask_LL", nn.Transformer.generate_square_subsequent_mask(L), persistent=False)
+        self.fusion = CrossFusion(D, heads, **rolling) if config.fusion == "cross_attention" else GatedFusion(D)
+        self.scales = ScaleResiduals(D, config.scales_bars) if config.scales_bars else None
+        self.memory = (
+            PersistentMemory(D, slots=config.memory_slots, dropout=config.dropout) if config.memory_slots else None
+        )
+        self.ode = OdeBlock(D, steps=config.ode_steps) if config.ode_steps else None
+        self.adaptive = AdaptiveDepth(D, most_steps=config.adaptive_steps) if config.adaptive_steps else None
+        if config.position_head:
+            self.heads["position"] = nn.Sequential(nn.Linear(D, 1), nn.Tanh())
+
+    def _feed_forward(self) -> nn.Module:
+        config = self.config
+        inner = config.feed_forward_factor * config.width
+        if not config.experts:
+            return dense_feed_forward(config.width, inner, config.dropout)
+        return ExpertFeedForward(
+            config.width, inner, experts=config.experts, chosen=config.experts_chosen, dropout=config.dropout
+        )
 
     def hidden(self, x_NLF: Tensor) -> Tensor:
-        """Hidden rows (N, L, D), causal along L."""
+        return self._rows(x_NLF)[0]
+
+    def _rows(self, x_NLF: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Hidden rows (N, L, D), causal along L, and what each router says."""
         embedded = self.embed(x_NLF)
         local = self.conv_norm(embedded + nn.functional.gelu(self.conv(embedded)))
         recurrent, _ = self.lstm(local)
-        attended = local + self.position_LD
+        attended = local if self.position is None else self.position(local)
+        routed = []
         for layer in self.transformer:
-            attended = layer(attended, src_mask=self.mask_LL, is_causal=True)
-        gate = torch.sigmoid(self.gate(torch.cat([recurrent, attended], dim=-1)))
-        out: Tensor = self.norm(gate * recurrent + (1 - gate) * attended)
-        return out
+            attended, says = layer(attended)
+            routed += [] if says is None else [says]
+        fused: Tensor = self.fusion(recurrent, attended)
+        return fused if self.scales is None else self.scales(fused, local), routed
+
+    def _refine(self, row_ND: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is done to the one row that the heads read, and the ponder cost of each, (N,)."""
+        ponder_N = None
+        if self.memory is not None:
+            row_ND = self.memory(row_ND)
+        if self.ode is not None:
+            row_ND = self.ode(row_ND)
+        if self.adaptive is not None:
+            row_ND, ponder_N = self.adaptive(row_ND)
+        return row_ND, ponder_N
+
+    def summary(self, x_NLF: Tensor) -> Tensor:
+        return self._refine(self.hidden(x_NLF)[:, -1])[0]
 
     def forward(self, x_NLF: Tensor) -> dict[str, Tensor]:
-        last_ND = self.dropout(self.hidden(x_NLF)[:, -1])
-        heads = {name: head(last_ND) for name, head in self.heads.items()}
-        if self.levels:
-            heads["quantiles"] = heads["quantiles"].unflatten(1, (-1, self.levels))
+        self.check_windows(x_NLF)
+        rows, routed = self._rows(x_NLF)
+        row_ND, ponder_N = self._refine(rows[:, -1])
+        heads: dict[str, Tensor] = self.heads(self.dropout(row_ND))
+        if self.training and torch.is_grad_enabled() and (routed or ponder_N is not None):
+            balance = [self.config.balance_cost * balance_loss(says) for says in routed]
+            ponder = [] if ponder_N is None else [self.config.ponder_cost * ponder_N.mean()]
+            heads["auxiliary"] = torch.stack([*balance, *ponder]).sum()
         return heads
 
     def shared_parameters(self) -> tuple[nn.Parameter, ...]:
-        """What the heads read is made by these: the gate between the two paths and the norm after it."""
-        return (*self.gate.parameters(), *self.norm.parameters())
+        """The last layer that all heads read: of the last part that there is."""
+        for part in (self.adaptive, self.ode, self.memory):
+            if isinstance(part, AdaptiveDepth):
+                return tuple(part.norm.parameters())
+            if isinstance(part, OdeBlock):
+                return tuple(part.outer.parameters())
+            if isinstance(part, PersistentMemory):
+                return (part.value_MD,)
+        return self.fusion.shared_parameters()
+
+    def check_streams(self) -> None:
+        """Raises: ConfigError: an answer depends on a bar's place in its window, which a stream has not."""
+        if self.position is not None:
+            raise ConfigError(
+                f"{self.config.label}.positions=learned belongs to places of a window, and a stream has none. Fit the model with "
+                "positions: rotary (or none), or ask it for whole windows."
+            )
+
+    def begin(self, like_NF: Tensor) -> dict[str, Any]:
+        like_ND = like_NF.new_zeros(len(like_NF), self.config.width)
+        layers = self.lstm.num_layers
+        state: dict[str, Any] = {
+            "conv": like_ND.new_zeros(len(like_ND), self.conv.left, self.config.width),
+            "lstm": (like_ND.new_zeros(layers, *like_ND.shape), like_ND.new_zeros(layers, *like_ND.shape)),
+            "attention": [layer.begin(like_ND) for layer in self.transformer],  # type: ignore[operator]
+        }
+        if isinstance(self.fusion, CrossFusion):
+            state["fusion"] = self.fusion.begin(like_ND)
+        if self.scales is not None:
+            state["scales"] = self.scales.begin(like_ND)
+        return state
+
+    def step(self, x_NF: Tensor, state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        embedded = self.embed(x_NF)
+        rows_NKD = torch.cat([state["conv"], embedded[:, None]], dim=1)
+        made = self.conv.conv(rows_NKD.transpose(1, 2))[..., -1]
+        local = self.conv_norm(embedded + nn.functional.gelu(made))
+        recurrent, memory = self.lstm(local[:, None], state["lstm"])
+        after: dict[str, Any] = {"conv": rows_NKD[:, 1:], "lstm": memory, "attention": []}
+        attended = local
+        for layer, before in zip(self.transformer, state["attention"], strict=True):
+            attended, carried = layer.step(attended, before)  # type: ignore[operator]
+            after["attention"].append(carried)
+        if isinstance(self.fusion, CrossFusion):
+            fused, after["fusion"] = self.fusion.step(recurrent[:, 0], attended, state["fusion"])
+        else:
+            fused = self.fusion(recurrent[:, 0], attended)
+        if self.scales is not None:
+            fused, after["scales"] = self.scales.step(fused, local, state["scales"])
+        heads: dict[str, Tensor] = self.heads(self._refine(fused)[0])
+        return heads, after

@@ -1,5 +1,5 @@
 """Linear models out of scikit-learn."""
 
-from quantfleet_models.linear.config import RidgeConfig
+from quantfleet_models.linear.config import LogisticConfig, RidgeConfig
 
-__all__ = ["RidgeConfig"]
+__all__ = ["LogisticConfig", "RidgeConfig"]

@@ -14,7 +14,7 @@ from quantfleet.transforms import StandardScalerConfig
 if TYPE_CHECKING:
     from quantfleet.contracts import Model
 
-__all__ = ["RidgeConfig"]
+__all__ = ["LogisticConfig", "RidgeConfig"]
 
 
 @register_model("ridge")
@@ -34,3 +34,22 @@ class RidgeConfig(SingleTaskConfig):
         from quantfleet_models.linear.model import RidgeModel
 
         return RidgeModel(self, spec)
+
+
+@register_model("logistic")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogisticConfig(SingleTaskConfig):
+    """Logistic regression of every direction on the decision bar's scaled features; returns and volatilities by ridge regression.
+
+    Source: Cox 1958, "The Regression Analysis of Binary Sequences"; Hoerl and Kennard 1970.
+    """
+
+    shrinkage: Annotated[float, Field(gt=0)] = 0.01
+    """Penalty on squared coefficients as a share of the training rows' summed weights, of both regressions."""
+    scaler: ScalerConfig = field(default_factory=StandardScalerConfig)
+    """Fitted on training rows, stored with the model; the penalty treats all features alike, so they must be of one size."""
+
+    def build(self, spec: DataSpec) -> Model:
+        from quantfleet_models.linear.model import LogisticModel
+
+        return LogisticModel(self, spec)

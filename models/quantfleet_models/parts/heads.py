@@ -14,7 +14,8 @@ __all__ = ["ForecastHeads"]
 
 
 class ForecastHeads(nn.ModuleDict):
-    """Linear heads return, direction, volatility, and quantiles where `loss.quantiles` names levels.
+    """Linear heads return, direction, volatility; quantiles where `loss.quantiles` names levels, confidence where
+    `loss.confidence` counts.
 
     What the numbers mean (standardised return and volatility, logit, free numbers for quantiles) is said at `ScaledForecaster`.
     """
@@ -24,6 +25,8 @@ class ForecastHeads(nn.ModuleDict):
         super().__init__({name: nn.Linear(width, H) for name in ("return", "direction", "volatility")})
         if self.levels:
             self["quantiles"] = nn.Linear(width, H * self.levels)
+        if loss.confidence:
+            self["confidence"] = nn.Linear(width, H)
 
     def forward(self, row_ND: Tensor) -> dict[str, Tensor]:
         """(N, D) to each (N, H); quantiles (N, H, Q)."""

@@ -43,13 +43,17 @@ class WindowNetwork(nn.Module):
     def shared_parameters(self) -> Sequence[nn.Parameter]:
         """Parameters of the last layer that all heads read, for `loss.balance: gradnorm`."""
 
-    def forward(self, x_NLF: Tensor) -> dict[str, Tensor]:
+    def check_windows(self, x_NLF: Tensor) -> None:
         """Raises: SchemaError: windows of another length or of other features."""
         if tuple(x_NLF.shape[1:]) != self.window:
             raise SchemaError(
                 f"{type(self).__name__} was built for windows of {self.window[0]} bars x {self.window[1]} features and got "
                 f"{' x '.join(map(str, x_NLF.shape[1:]))}. Build it from the DataSpec of these data."
             )
+
+    def forward(self, x_NLF: Tensor) -> dict[str, Tensor]:
+        """Raises: SchemaError: windows of another length or of other features."""
+        self.check_windows(x_NLF)
         heads: dict[str, Tensor] = self.heads(self.dropout(self.summary(x_NLF)))
         return heads
 

@@ -50,6 +50,7 @@ from quantfleet.contracts.split import (
     TimeInterval,
     register_splitter,
 )
+from quantfleet.contracts.streaming import StreamingNetwork
 from quantfleet.contracts.timeframe import Timeframe
 from quantfleet.contracts.trades import TRADE_COLUMNS, TRADE_SIDES, TRADES_SCHEMA, validate_trades
 
@@ -105,6 +106,7 @@ __all__ = [
     "SourceConfig",
     "SplitPlan",
     "SplitterConfig",
+    "StreamingNetwork",
     "TimeInterval",
     "Timeframe",
     "TrainingData",

@@ -33,6 +33,8 @@ class Forecast:
     """Quantiles of the return, rising with their level; fractions."""
     quantile_levels: tuple[float, ...] | None = None
     """Q levels of `quantile_BCHQ` between 0 and 1, rising."""
+    confidence_BCH: npt.NDArray[np.float32] | None = None
+    """Probability, as the model sees it, that the direction it calls (the sign of the log-odds) comes."""
 
     def __post_init__(self) -> None:
         shape = self.return_BCH.shape
@@ -41,6 +43,8 @@ class Forecast:
         for name in ("direction_logit_BCH", "volatility_BCH"):
             if getattr(self, name).shape != shape:
                 raise SchemaError(f"forecast.{name} has shape {getattr(self, name).shape}, return_BCH has {shape}.")
+        if self.confidence_BCH is not None and self.confidence_BCH.shape != shape:
+            raise SchemaError(f"forecast.confidence_BCH has shape {self.confidence_BCH.shape}, return_BCH has {shape}.")
         levels, quantiles = self.quantile_levels, self.quantile_BCHQ
         if (quantiles is None) != (levels is None):
             raise SchemaError("a forecast has quantiles together with their levels, or neither of them.")

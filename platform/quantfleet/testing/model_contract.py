@@ -22,7 +22,7 @@ from quantfleet.errors import SchemaError
 
 __all__ = ["check_model_contract"]
 
-_HEADS = ("return_BCH", "direction_logit_BCH", "volatility_BCH", "position_BC", "quantile_BCHQ")
+_HEADS = ("return_BCH", "direction_logit_BCH", "volatility_BCH", "position_BC", "quantile_BCHQ", "confidence_BCH")
 
 
 def check_model_contract(config: ModelConfig, data: TrainingData, context: FitContext, directory: Path) -> Model:
@@ -70,6 +70,9 @@ def _answers_have_the_right_shape(forecast: Forecast, batch: ChunkBatch, data: T
     assert (forecast.volatility_BCH[batch.mask_BC] >= 0).all(), "volatility is not negative"
     if forecast.quantile_BCHQ is not None:
         assert (np.diff(forecast.quantile_BCHQ[batch.mask_BC]) >= 0).all(), "quantiles rise with their level"
+    if forecast.confidence_BCH is not None:
+        chance = forecast.confidence_BCH[batch.mask_BC]
+        assert ((chance >= 0) & (chance <= 1)).all(), "a confidence is a probability"
     if forecast.position_BC is not None:
         assert (np.abs(forecast.position_BC[batch.mask_BC]) <= 1).all(), "positions lie in [-1, 1]"
 
@@ -141,8 +144,10 @@ def _survives_storage(
     files = [path for path in directory.rglob("*") if path.is_file()]
     assert files, "save writes files"
     for path in files:
-        head = path.read_bytes()[:2]
-        assert not (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"), f"{path.name} is a pickle"
+        head = path.read_bytes()[:9]
+        # safetensors begin with the length of their header, which may look like it, and then the header's brace
+        pickled = head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and head[8:] != b"{"
+        assert not pickled, f"{path.name} is a pickle"
         assert not zipfile.is_zipfile(path), f"{path.name} is a zip archive, as torch.save writes with pickles inside"
     loaded = config.build(data.spec)
     loaded.load(directory)

@@ -31,6 +31,9 @@ class LossConfig:
     volatility: Weight = 0.5
     quantile: Weight = 0.5
     """Weight of the quantiles' loss; counts only where `quantiles` names levels."""
+    confidence: Weight = 0.0
+    """Weight of the loss of a head that says how probable it is that the called direction comes: cross entropy of whether it came.
+    The call itself is not moved by it. Above 0 the network must have the head."""
     sharpe: Weight = 0.0
     """Weight of minus the Sharpe ratio of positions, see `sharpe_ratio`: those that the network answers with (`position_sizer`), or
     else positions taken from the return forecast. It stands beside the
@@ -77,6 +80,11 @@ class LossConfig:
                 raise ConfigError(f"loss.quantiles holds {level}; levels lie between 0 and 1, e.g. [0.05, 0.5, 0.95].")
         if any(low >= high for low, high in pairwise(self.quantiles)):
             raise ConfigError(f"loss.quantiles={list(self.quantiles)} must rise, each level once.")
+        if self.confidence and not self.direction:
+            raise ConfigError(
+                f"loss.confidence={self.confidence} judges the calls of the head direction, which loss.direction=0 does not train. "
+                "Give direction a weight above 0, or confidence none."
+            )
         if not self.tasks and not self.sharpe:
             raise ConfigError(
                 "every task of loss has weight 0, so there is nothing to learn; give one a weight above 0."
@@ -95,6 +103,7 @@ class LossConfig:
             "direction": self.direction,
             "volatility": self.volatility,
             "quantiles": self.quantile if self.quantiles else 0.0,
+            "confidence": self.confidence,
         }
         return {head: weight for head, weight in weights.items() if weight}
 

@@ -29,7 +29,10 @@ class ScaledForecaster(nn.Module):
     The network maps scaled features (N, L, F), see `InputTransform`, to {"return", "direction", "volatility"}, each (N, H):
     standardised return, logit of an up move, standardised volatility. Where the loss names quantiles, it also gives "quantiles",
     (N, H, Q) free numbers, which are made to rise here. It may give "position", (N, 1) in [-1, 1], too: the position to hold, which
-    the Sharpe ratio of the loss then judges instead of the return forecast. Where the loss is balanced by GradNorm, it has a method
+    the Sharpe ratio of the loss then judges instead of the return forecast. Where `loss.confidence` counts, it gives "confidence",
+    (N, H), logits that the called direction comes. While it is trained it may give "auxiliary", a scalar: what a part of it asks of
+    itself (a router's balance, the price of thinking), a mean over the windows with its weight in it; it is added to the training
+    loss, and never to the validation loss. Where the loss is balanced by GradNorm, it has a method
     `shared_parameters()` that gives those of the last layer which all heads read.
 
     Raises: ConfigError: the network lacks what the loss asks of it.
@@ -48,8 +51,8 @@ class ScaledForecaster(nn.Module):
         self.register_buffer("label_mean_K", torch.zeros(labels))
         self.register_buffer("label_std_K", torch.ones(labels))
         self.register_buffer("logit_offset_H", torch.zeros(self.horizons))
-        if self.loss.quantiles:
-            self._check_quantiles(spec)
+        if self.loss.quantiles or self.loss.confidence:
+            self._check_heads(spec)
         if self.loss.balance == "gradnorm":
             self.shared_parameters()
 
@@ -75,9 +78,12 @@ class ScaledForecaster(nn.Module):
 
     def forward(self, x_NLF: Tensor) -> dict[str, Tensor]:
         """Scaled features to standardised heads. Undefined features (masked windows only) become 0, the scaler's centre."""
-        heads: dict[str, Tensor] = self.network(torch.nan_to_num(x_NLF, nan=0.0))
+        return self.monotone(self.network(torch.nan_to_num(x_NLF, nan=0.0)))
+
+    def monotone(self, heads: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The network's heads, quantiles made to rise with their level."""
         if self.loss.quantiles:
-            heads = {**heads, "quantiles": monotone_quantiles(heads["quantiles"], self.loss.quantiles)}
+            return {**heads, "quantiles": monotone_quantiles(heads["quantiles"], self.loss.quantiles)}
         return heads
 
     def answer(self, x_NLF: Tensor) -> dict[str, Tensor]:
@@ -85,7 +91,11 @@ class ScaledForecaster(nn.Module):
 
         Weighing the classes alike shifts the logit that is fitted by the log of their odds; it is shifted back here.
         """
-        heads, H = self(x_NLF), self.horizons
+        return self.in_natural_units(self(x_NLF))
+
+    def in_natural_units(self, heads: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What `forward` gave to what `answer` gives."""
+        H = self.horizons
         mean_H, std_H = self.label_mean_K[:H], self.label_std_K[:H]
         answer = {
             "return": heads["return"] * std_H + mean_H,
@@ -96,6 +106,8 @@ class ScaledForecaster(nn.Module):
             answer["quantiles"] = heads["quantiles"] * std_H[:, None] + mean_H[:, None]
         if "position" in heads:
             answer["position"] = heads["position"]
+        if "confidence" in heads:
+            answer["confidence"] = torch.sigmoid(heads["confidence"])
         return answer
 
     def targets(self, y_NK: Tensor) -> dict[str, Tensor]:
@@ -103,20 +115,31 @@ class ScaledForecaster(nn.Module):
         H, scaled = self.horizons, (y_NK - self.label_mean_K) / self.label_std_K
         return {"return": scaled[:, :H], "direction": y_NK[:, H : 2 * H], "volatility": scaled[:, 2 * H :]}
 
-    def _check_quantiles(self, spec: DataSpec) -> None:
+    def _check_heads(self, spec: DataSpec) -> None:
         """Ask the network for one window, which shows what heads it has."""
-        wanted = (1, self.horizons, len(self.loss.quantiles))
+        wanted: dict[str, tuple[int, ...]] = {}
+        if self.loss.quantiles:
+            wanted["quantiles"] = (self.horizons, len(self.loss.quantiles))
+        if self.loss.confidence:
+            wanted["confidence"] = (self.horizons,)
         some = next(self.network.parameters(), torch.zeros(()))
         training = self.network.training
         with torch.no_grad():
             x_NLF = torch.zeros(1, spec.lookback_bars, spec.features, device=some.device, dtype=some.dtype)
             heads: dict[str, Tensor] = self.network.eval()(x_NLF)
         self.network.train(training)
-        found = tuple(heads["quantiles"].shape) if "quantiles" in heads else None
-        if found != wanted:
-            has = f"gives {', '.join(heads)}" if found is None else f"gives {found[1:]} of them a window"
+        for name, shape in wanted.items():
+            found = tuple(heads[name].shape[1:]) if name in heads else None
+            if found == shape:
+                continue
+            asks = (
+                f"quantiles={list(self.loss.quantiles)}"
+                if name == "quantiles"
+                else f"confidence={self.loss.confidence}"
+            )
+            size = f"{self.horizons} horizons" + (f" x {shape[1]} levels" if name == "quantiles" else "")
+            has = f"gives {', '.join(heads)}" if found is None else f"gives {found} of them a window"
             raise ConfigError(
-                f"loss.quantiles={list(self.loss.quantiles)} needs a head 'quantiles' of {self.horizons} horizons x "
-                f"{len(self.loss.quantiles)} levels, and {type(self.network).__name__} {has}. Leave loss.quantiles out, or use a "
-                "model that has such a head."
+                f"loss.{asks} needs a head {name!r} of {size}, and {type(self.network).__name__} {has}. Leave loss.{name} out, or "
+                "use a model that has such a head."
             )

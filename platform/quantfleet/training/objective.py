@@ -24,8 +24,10 @@ from quantfleet.training.task_losses import (
 
 __all__ = ["MultiTaskLoss", "class_weights"]
 
-_LABELS = {"return": 0, "direction": 1, "volatility": 2, "quantiles": 0}
+_LABELS = {"return": 0, "direction": 1, "volatility": 2, "quantiles": 0, "confidence": 1}
 """Which block of the label columns a head is judged by."""
+_JUDGED_BY = {"quantiles": "return", "confidence": "direction"}
+"""Heads whose targets have another head's name."""
 _LARGEST_LOG_VARIANCE = 7.0
 """A task's weight is changed by uncertainty by no more than exp of this, some thousandfold, either way."""
 _LEAST_SHARE = 1e-9
@@ -61,6 +63,7 @@ class MultiTaskLoss(nn.Module):
     share_K: Tensor
     up_weight_H: Tensor
     down_weight_H: Tensor
+    even_H: Tensor
     centre_H: Tensor
     cost_H: Tensor
     level_Q: Tensor
@@ -84,6 +87,7 @@ class MultiTaskLoss(nn.Module):
             "share_K": torch.as_tensor(counted_K) / max(slots, 1),
             "up_weight_H": up_H,
             "down_weight_H": down_H,
+            "even_H": torch.ones(H),
             "centre_H": torch.as_tensor(stats.label_mean_K[:H]) / std_H,
             "cost_H": config.sharpe_cost_bps * 1e-4 / std_H,
             "level_Q": torch.tensor(config.quantiles),
@@ -195,11 +199,15 @@ class MultiTaskLoss(nn.Module):
         self, task: str, heads: Mapping[str, Tensor], targets: Mapping[str, Tensor], mask_N: Tensor
     ) -> tuple[Tensor, Tensor]:
         """A task's loss in every place (N, H), 0 where not known, and where it is known."""
-        target = targets["return" if task == "quantiles" else task]
+        target = targets[_JUDGED_BY.get(task, task)]
         known = torch.isfinite(target) & mask_N[:, None]
         target, head = torch.where(known, target, 0.0), _full(heads[task])
         if task == "direction":
             each = direction_loss(head, target, self.up_weight_H, self.down_weight_H, self.config.focal_gamma)
+        elif task == "confidence":
+            called_up = (_full(heads["direction"]).detach() - torch.log(self.up_weight_H / self.down_weight_H)) > 0
+            came = torch.where(called_up, target, 1 - target)
+            each = direction_loss(head, came, self.even_H, self.even_H, 0.0)
         elif task == "quantiles":
             each = pinball_loss(head, target, self.level_Q)
         else:

@@ -38,7 +38,10 @@ class TrainingModule(nn.Module):
         targets = self.forecaster.targets(y_NK)
         if asked == "judged":
             return self.objective.validation_sums(heads, targets, mask_N)
+        auxiliary = heads.pop("auxiliary", None)
         loss: Tensor = self.objective(heads, targets, mask_N, weight_N, self._shared)
+        if auxiliary is not None:
+            loss = loss + auxiliary
         if asked == "loss":
             return loss
         with torch.no_grad():

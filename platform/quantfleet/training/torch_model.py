@@ -182,8 +182,8 @@ class TorchModel(Model):
                 index = torch.arange(first, min(first + _PREDICT_WINDOWS, targets))
                 x_NLF = gather_windows(x_BTF, index // spec.chunk_bars, index % spec.chunk_bars, lookback_bars)
                 for name, value in self.forecaster.answer(x_NLF).items():
-                    if name == "position" and name not in heads:
-                        heads[name] = np.empty((targets, 1), np.float32)
+                    if name not in heads:
+                        heads[name] = np.empty((targets, *value.shape[1:]), np.float32)
                     heads[name][first : first + len(index)] = value.numpy()
         shape = (*batch.mask_BC.shape, horizons)
         return Forecast(
@@ -193,6 +193,7 @@ class TorchModel(Model):
             quantile_BCHQ=heads["quantiles"].reshape(*shape, len(levels)) if levels else None,
             quantile_levels=levels or None,
             position_BC=heads["position"].reshape(batch.mask_BC.shape) if "position" in heads else None,
+            confidence_BCH=heads["confidence"].reshape(shape) if "confidence" in heads else None,
         )
 
     def save(self, directory: Path) -> None:

@@ -1,0 +1,69 @@
+"""A model's test period again, at other costs, with orders that come late, and part by part."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from quantfleet.backtest import BacktestConfig, BarPanel, run_backtest
+from quantfleet.evaluation import EvaluationView, ic_decay, sharpe, total_return
+from quantfleet.evaluation.slices import as_records, slice_scores
+from quantfleet_jobs.stage import StageContext
+
+__all__ = ["COSTS_BPS", "DELAYS_BARS", "TestPeriod"]
+
+COSTS_BPS = (0.0, 5.0, 10.0, 20.0, 30.0, 50.0)
+"""All that a fill costs, in place of commission, slippage and spread; borrow fees stay."""
+DELAYS_BARS = (0, 1, 2, 3, 4, 5)
+
+
+class TestPeriod:
+    """The prices of the test period, read once for all models."""
+
+    __test__ = False
+
+    def __init__(self, context: StageContext, prices: pl.DataFrame, start: Any, end: Any) -> None:
+        self._recipe = context.recipe
+        inside = (pl.col("timestamp") >= start) & (pl.col("timestamp") < end)
+        self._panel = BarPanel.from_bars(prices.filter(inside))
+        self._closes = prices.filter(pl.col("timestamp") < end).select("symbol", "timestamp", "close")
+
+    def detail(self, view: EvaluationView, positions: pl.DataFrame) -> dict[str, Any]:
+        """What stands in the evaluation's JSON beside the scores; NaN is null."""
+        weights_TS = self._recipe.policy.target_weights(view.predictions, self._panel)
+        config, delays = self._recipe.backtest, DELAYS_BARS
+        decay = ic_decay(view.predictions, delays_bars=range(2 * self._recipe.policy.horizon_bars + 1))
+        return {
+            "slices": as_records(slice_scores(view, closes=self._closes, positions=positions)),
+            "costs": [{"cost_bps": bps, **self._earned(weights_TS, _priced(config, bps))} for bps in COSTS_BPS],
+            "delays": [{"delay_bars": k, **self._earned(_late(weights_TS, k), config)} for k in delays],
+            "ic_decay": [
+                {"delay_bars": d, "ic": i if math.isfinite(i) else None}
+                for d, i in zip(decay["delay_bars"], decay["ic"], strict=True)
+            ],
+        }
+
+    def _earned(self, weights_TS: Any, config: BacktestConfig) -> dict[str, float | None]:
+        returns = run_backtest(self._panel, weights_TS, config).net_return_T
+        scores = {
+            "sharpe": sharpe(returns, bars_per_year=self._recipe.market.bars_per_year),
+            "total_return": total_return(returns),
+        }
+        return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+def _priced(config: BacktestConfig, bps: float) -> BacktestConfig:
+    return replace(config, costs=replace(config.costs, commission_bps=bps, slippage_bps=0.0, spread_bps=0.0))
+
+
+def _late(weights_TS: Any, bars: int) -> Any:
+    """Decisions that reach the market so many bars later; nothing is decided before the first arrives."""
+    if not bars:
+        return weights_TS
+    late = np.full_like(weights_TS, np.nan)
+    late[bars:] = weights_TS[:-bars]
+    return late
