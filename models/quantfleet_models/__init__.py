@@ -2,9 +2,11 @@
 
 from quantfleet_models import (
     boosted,
+    calibrated,
     catboost,
     cnn,
     dlinear,
+    ensemble,
     forest,
     gru,
     hist_boosting,
@@ -28,9 +30,11 @@ from quantfleet_models import (
 
 __all__ = [
     "boosted",
+    "calibrated",
     "catboost",
     "cnn",
     "dlinear",
+    "ensemble",
     "forest",
     "gru",
     "hist_boosting",

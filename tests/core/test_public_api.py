@@ -15,6 +15,7 @@ PUBLIC = {
         "TRADE_SCHEMA", "BacktestConfig", "BacktestResult", "BarPanel", "PositionPolicy", "run_backtest",
         "run_backtests",
     ],
+    "quantfleet.calibration": ["ConformalQuantiles", "IsotonicCalibration", "TemperatureCalibration"],
     "quantfleet.cluster": ["ClusterConfig"],
     "quantfleet.config": ["Resolved", "fingerprint", "from_plain", "load_config", "to_plain"],
     "quantfleet.contracts": [
@@ -89,8 +90,8 @@ PUBLIC = {
         "bars_from_trades", "register_trade_bars", "stream_trade_bars",
     ],
     "quantfleet_models": [
-        "boosted", "catboost", "cnn", "dlinear", "forest", "gru", "hist_boosting", "hybrid", "itransformer",
-        "lightgbm", "linear", "lstm_attention", "naive", "nhits", "patch_tst", "position_sizer", "statistical",
+        "boosted", "calibrated", "catboost", "cnn", "dlinear", "ensemble", "forest", "gru", "hist_boosting", "hybrid",
+        "itransformer", "lightgbm", "linear", "lstm_attention", "naive", "nhits", "patch_tst", "position_sizer", "statistical",
         "svm", "tcn", "tft", "transformer", "xlstm", "xlstm_transformer",
     ],
     "quantfleet_models.boosted": ["XGBoostConfig"],
@@ -112,6 +113,8 @@ PUBLIC = {
     "quantfleet_models.transformer": ["TransformerConfig"],
     "quantfleet_models.parts": [],
     "quantfleet_models.naive": ["BuyAndHoldConfig", "MovingAverageConfig", "ZeroReturnConfig"],
+    "quantfleet_models.calibrated": ["CalibratedConfig"],
+    "quantfleet_models.ensemble": ["ModelAveragingConfig", "RegimeGatedConfig", "StackingConfig", "VotingConfig"],
     "quantfleet_models.hist_boosting": ["HistBoostingConfig"],
     "quantfleet_models.statistical": ["ARIMAConfig", "ETSConfig", "GARCHConfig"],
     "quantfleet_models.svm": ["SVMConfig"],

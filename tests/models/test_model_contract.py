@@ -17,10 +17,12 @@ from quantfleet_data.augmentation import Jitter, Mixup
 from quantfleet_data.chunks import ChunkStore
 from quantfleet_data.scaling import RobustScalerConfig
 from quantfleet_data.selection import CorrelationSelectorConfig, GainSelectorConfig
+from quantfleet_models.linear import LogisticConfig, RidgeConfig
 
 load_plugins(("quantfleet_models",))
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+MEMBERS = (RidgeConfig(), LogisticConfig())
 QUICK: dict[str, dict[str, Any]] = {
     "hybrid": {
         "epochs": 2,
@@ -40,6 +42,11 @@ QUICK: dict[str, dict[str, Any]] = {
     "catboost": {"rounds": 12},
     "random_forest": {"trees": 10},
     "hist_boosting": {"rounds": 12},
+    "calibrated": {"model": RidgeConfig(), "directions": "isotonic"},
+    "voting": {"members": MEMBERS, "agreement": 0.6},
+    "model_averaging": {"members": MEMBERS},
+    "regime_gated": {"members": MEMBERS, "feature": "realised_volatility_21"},
+    "stacking": {"members": MEMBERS, "folds": 2},
     "svm": {"rows": 300},
     "xlstm": {"epochs": 1, "width": 8, "blocks": 2, "memory_heads": 2, "batch_windows": 256},
     "xlstm_transformer": {"epochs": 1, "width": 8, "memory_heads": 2, "attention_heads": 2, "batch_windows": 256},

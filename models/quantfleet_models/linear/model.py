@@ -28,7 +28,7 @@ _SURE = 7.0
 class RidgeModel(SingleTaskModel):
     """K linear functions of the scaled features."""
 
-    config: RidgeConfig | LogisticConfig  # type: ignore[assignment]
+    config: RidgeConfig | LogisticConfig
     coefficient_KG: npt.NDArray[np.float64]
     intercept_K: npt.NDArray[np.float64]
 
