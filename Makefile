@@ -11,10 +11,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check bench format clean wheel
+.PHONY: help demo test check bench bench-forecast format clean wheel
 
 help:  ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; none of python3, python3.12, python3.11 is one."; exit 1; }
@@ -36,6 +36,9 @@ check: $(INSTALLED)  ## lint, format, types, import layers
 
 bench: $(INSTALLED)  ## compare speed with the peers, `make bench ONLY=A1,C` for some rows; writes bench/results.json
 	$(BIN)/python -m bench --only "$(ONLY)"
+
+bench-forecast: $(INSTALLED)  ## forecasters against their papers' figures on ETTh1 and exchange_rate; ONLY=dlinear,patch_tst MINUTES=60
+	$(BIN)/python -m bench.forecast --only "$(ONLY)" --minutes "$(or $(MINUTES),60)"
 
 format: $(INSTALLED)  ## put the code into the format that check wants
 	$(BIN)/ruff check --fix .

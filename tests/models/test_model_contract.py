@@ -1,4 +1,8 @@
-"""Every registered model keeps the contract, fitted for real on two Ray Train workers and real bars."""
+"""Models keep the contract, fitted for real on two Ray Train workers and real bars.
+
+All that are no torch network, and of the torch networks the one that sends every part of a fit through the workers: what differs
+between them is the network, and `test_deep_models.py` runs the contract and the training loop on each of those without a cluster.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +16,7 @@ from quantfleet.contracts import MODELS, FitContext, ModelConfig
 from quantfleet.plugins import load_plugins
 from quantfleet.storage import Storage, StorageConfig
 from quantfleet.testing import check_model_contract
-from quantfleet.training import LossConfig, TrainingConfig
+from quantfleet.training import LossConfig, TorchModelConfig, TrainingConfig
 from quantfleet_data.augmentation import Jitter, Mixup
 from quantfleet_data.chunks import ChunkStore
 from quantfleet_data.scaling import RobustScalerConfig
@@ -52,6 +56,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "xlstm_transformer": {"epochs": 1, "width": 8, "memory_heads": 2, "attention_heads": 2, "batch_windows": 256},
 }  # fmt: skip
 """Settings that make a fit short and send every part of a model through the workers; one that is not named runs with defaults."""
+NAMES = [name for name in MODELS.names() if name in QUICK or not issubclass(MODELS.get(name), TorchModelConfig)]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +76,7 @@ def context(storage: Storage) -> Callable[[ModelConfig], FitContext]:
     )
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_registered_model_keeps_the_contract(
     name: str, chunks: ChunkStore, context: Callable[[ModelConfig], FitContext], tmp_path: Path
 ):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import xgboost
+from support.fits import fit_torch_here
 from support.stored_models import FEATURES, PROVENANCE
 
 from quantfleet.config import from_plain, to_plain
@@ -27,7 +28,6 @@ from quantfleet.testing.training_data import MemoryData, MemoryReader, memory_da
 from quantfleet.training import TrainingConfig
 from quantfleet.training.data_state import DataState
 from quantfleet.training.fit_task import FitTask, open_loader
-from quantfleet.training.objective import MultiTaskLoss
 from quantfleet.training.single_task import all_rows
 from quantfleet.training.torch_model import TorchModel
 from quantfleet.training.windows import WindowLoader
@@ -253,25 +253,6 @@ def test_the_scaler_is_the_standard_one_unless_another_is_named():
 
 
 # --- whole models -----------------------------------------------------------------------------------------------------
-
-
-def fit_torch_here(model: TorchModel, data: MemoryData, context=None) -> FitReport:
-    """A few steps in this process, where the real fit starts workers."""
-    config = model.config
-    inputs = InputTransform.fit(data, scaler=config.scaler, selection=config.selection, label=config.selection_label)
-    model._build(inputs.spec)
-    model.forecaster.set_label_scales(data.stats)
-    optimizer = torch.optim.Adam(model.forecaster.parameters(), 1e-3)
-    objective = MultiTaskLoss(config.loss, data.stats, data.batches["train"].mask_BC.size)
-    for step in loader(data, inputs, augmenter=config.augmenter(data, inputs, seed=1)):
-        heads, targets = model.forecaster(step.x_NLF), model.forecaster.targets(step.y_NK)
-        loss = objective(heads, targets, step.mask_N, step.weight_N)
-        assert torch.isfinite(loss)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.inputs = inputs
-    return FitReport()
 
 
 def fit_trees_here(model: XGBoostModel, data: MemoryData, context=None) -> FitReport:

@@ -1,4 +1,6 @@
-"""Small fits for the gang: a task over chunks in memory, and work that records what it trains on and dies where it is told."""
+"""Small fits: in this process; and for the gang a task over chunks in memory, and work that records what it trains on and dies
+where it is told.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +10,58 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from quantfleet.contracts import FitReport
 from quantfleet.storage import Storage, StorageConfig
-from quantfleet.testing.training_data import MemoryReader, memory_data
-from quantfleet.training import TrainingConfig
+from quantfleet.testing.training_data import MemoryData, MemoryReader, memory_data
+from quantfleet.training import TorchModelConfig, TrainingConfig
 from quantfleet.training.checkpoints import BestWeights, best_weights
 from quantfleet.training.fit_task import FitTask
+from quantfleet.training.objective import MultiTaskLoss
+from quantfleet.training.torch_model import TorchModel
+from quantfleet.training.windows import WindowLoader
 from quantfleet.transforms import InputTransform
 from quantfleet_models.hybrid import HybridConfig
 
 SHARDS = 4
 
 
-def fit_task(root: Path, training: TrainingConfig, **settings: Any) -> FitTask:
-    """Two epochs of six steps over four symbols; everything under `root`."""
+def fit_torch_here(model: TorchModel, data: MemoryData, context: Any = None) -> FitReport:
+    """An epoch in this process, where the real fit starts workers."""
+    config = model.config
+    inputs = InputTransform.fit(data, scaler=config.scaler, selection=config.selection, label=config.selection_label)
+    model._build(inputs.spec)
+    model.forecaster.set_label_scales(data.stats)
+    optimizer = torch.optim.Adam(model.forecaster.parameters(), 1e-3)
+    objective = MultiTaskLoss(config.loss, data.stats, data.batches["train"].mask_BC.size)
+    loader = WindowLoader(
+        data.reader("train"), batch_windows=16, buffer_chunks=4, seed=1, inputs=inputs,
+        augmenter=config.augmenter(data, inputs, seed=1),
+    )  # fmt: skip
+    for step in loader:
+        heads, targets = model.forecaster(step.x_NLF), model.forecaster.targets(step.y_NK)
+        loss = objective(heads, targets, step.mask_N, step.weight_N)
+        assert torch.isfinite(loss)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.inputs = inputs
+    return FitReport()
+
+
+def fit_task(
+    root: Path, training: TrainingConfig, *, config: TorchModelConfig | None = None, **settings: Any
+) -> FitTask:
+    """Two epochs of six steps over four symbols; everything under `root`. `config`: another model than a small hybrid."""
     data = memory_data(seed=1, symbols=4, chunks=12, chunk_bars=16, lookback_bars=8)
     options = {"epochs": 2, "width": 8, "attention_heads": 2, "batch_windows": 128, "dropout": 0.0, "buffer_chunks": 4}
-    config = HybridConfig(**{**options, **settings})
+    config = config or HybridConfig(**{**options, **settings})
     inputs = InputTransform.fit(data, scaler=config.scaler, selection=None, label=None)
     return FitTask(
         config=config, spec=data.spec, inputs=inputs, augmenter=None, stats=data.stats, training=training, seed=3,
         readers={s: MemoryReader(data.spec, data.batches[s]) for s in ("train", "validation")},
-        storage=Storage(StorageConfig(root=str(root))), run="train/fit", fit={"model": {"width": config.width}},
+        storage=Storage(StorageConfig(root=str(root))), run="train/fit", fit={"model": {"width": getattr(config, "width", 0)}},
     )  # fmt: skip
 
 

@@ -29,23 +29,25 @@ def blocks_for(bars: int, kernel_bars: int) -> int:
     return blocks
 
 
-class WeightNormConv(CausalConv):
+class WeightNormConv(nn.Module):
     """Causal convolution whose kernels have a length of their own: weight = gain x direction / |direction|.
 
     Source: Salimans and Kingma 2016, arXiv:1602.07868, equation 2.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel_bars: int, *, dilation: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel_bars, dilation=dilation)
-        with torch.no_grad():
-            length = self.conv.weight.norm(dim=(1, 2), keepdim=True)
-        self.gain = nn.Parameter(length)
+        super().__init__()
+        plain = CausalConv(inputs, outputs, kernel_bars, dilation=dilation)
+        self.left, self.dilation = plain.left, dilation
+        self.direction = nn.Parameter(plain.conv.weight.detach().clone())
+        self.gain = nn.Parameter(self.direction.detach().norm(dim=(1, 2), keepdim=True))
+        self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x_NLF: Tensor) -> Tensor:
+        """(N, L, F) to (N, L, D)."""
         x_NFL = nn.functional.pad(x_NLF.transpose(1, 2), (self.left, 0))
-        direction = self.conv.weight
-        weight = self.gain * direction / direction.norm(dim=(1, 2), keepdim=True)
-        return nn.functional.conv1d(x_NFL, weight, self.conv.bias, dilation=self.conv.dilation).transpose(1, 2)
+        weight = self.gain * self.direction / self.direction.norm(dim=(1, 2), keepdim=True)
+        return nn.functional.conv1d(x_NFL, weight, self.bias, dilation=self.dilation).transpose(1, 2)
 
 
 class TemporalBlock(nn.Module):

@@ -25,8 +25,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class TFTConfig(TorchModelConfig):
     """Variable selection, LSTM and interpretable attention, joined by gated residual networks.
 
-    All features are observed inputs. What is known ahead is time alone, counted in windows up to the decision; there are no
-    static covariates. The decoder has one step, whose row the heads read.
+    All features are observed inputs. What is known ahead is time alone, 0 at the window's first bar and 1 after its last; there
+    are no static covariates. The decoder has one step, whose row the heads read.
 
     Source: Lim et al. 2021, Int. Journal of Forecasting 37(4), arXiv:1912.09363.
     """

@@ -54,16 +54,21 @@ class GatedResidual(nn.Module):
 
 
 class VariableSelection(nn.Module):
-    """A weighted sum over variables, the weights made from all of them at once. Source: equations 6 to 8."""
+    """A weighted sum over variables, the weights made from all of them at once; a single variable has weight 1.
+
+    Source: equations 6 to 8.
+    """
 
     def __init__(self, variables: int, width: int, *, dropout: float) -> None:
         super().__init__()
-        self.joint = GatedResidual(variables * width, width, outputs=variables)
+        self.joint = GatedResidual(variables * width, width, outputs=variables) if variables > 1 else None
         self.each = nn.ModuleList(GatedResidual(width, width, dropout=dropout) for _ in range(variables))
 
     def forward(self, x_NTVD: Tensor) -> tuple[Tensor, Tensor]:
         """Returns: the row (N, T, D), and the weights of the variables (N, T, V), which add up to 1."""
-        weight_NTV = torch.softmax(self.joint(x_NTVD.flatten(-2)), -1)
+        weight_NTV = torch.ones_like(x_NTVD[..., 0])
+        if self.joint is not None:
+            weight_NTV = torch.softmax(self.joint(x_NTVD.flatten(-2)), -1)
         made_NTVD = torch.stack([part(x_NTVD[..., v, :]) for v, part in enumerate(self.each)], -2)
         return (weight_NTV[..., None] * made_NTVD).sum(-2), weight_NTV
 
@@ -162,7 +167,7 @@ class TFTNetwork(WindowNetwork):
             attention_heads=config.attention_heads,
             dropout=config.dropout,
         )
-        self.register_buffer("time_T1", torch.arange(-L, 1, dtype=torch.float32)[:, None] / L, persistent=False)
+        self.register_buffer("time_T1", torch.arange(L + 1, dtype=torch.float32)[:, None] / L, persistent=False)
 
     def _core(self, x_NLF: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         made: tuple[Tensor, dict[str, Tensor]] = self.core(x_NLF, self.time_T1.expand(len(x_NLF), -1, -1))

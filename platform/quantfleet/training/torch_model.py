@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from ray.train.torch import TorchTrainer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from quantfleet.config import to_plain
 from quantfleet.contracts import ChunkBatch, FitContext, FitReport, Forecast, Model, Segment, TrainingData
@@ -36,6 +38,24 @@ from quantfleet.transforms.inputs import label_place, scaled_spec
 __all__ = ["TorchModel"]
 
 _PREDICT_WINDOWS = 4096
+
+
+def _difference(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What stored weights lack or have otherwise, the first of each kind and how many more; empty where they fit."""
+    groups = {
+        "lacks": [name for name in wanted if name not in stored],
+        "has beyond the model": [name for name in stored if name not in wanted],
+        "has in another shape": [
+            f"{name} {list(stored[name].shape)} for {list(wanted[name].shape)}"
+            for name in wanted
+            if name in stored and stored[name].shape != wanted[name].shape
+        ],
+    }
+    return "; ".join(
+        f"it {what} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        for what, names in groups.items()
+        if names
+    )
 
 
 class TorchModel(Model):
@@ -186,11 +206,17 @@ class TorchModel(Model):
         inputs = InputTransform.load(directory, self.spec, scaler=True, selection=self.config.selection is not None)
         if inputs.spec != self._network_spec:
             self._build(inputs.spec)
+        path = directory / WEIGHTS_FILE
         try:
-            self.forecaster.load_state_dict(load_file(directory / WEIGHTS_FILE))
-        except (OSError, SafetensorError, RuntimeError) as error:
+            weights = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise SchemaError(f"{path} does not hold weights of this {self.config.kind}: {error}") from error
+        wrong = _difference(weights, self.forecaster.state_dict())
+        if wrong:
             raise SchemaError(
-                f"{directory / WEIGHTS_FILE} does not hold weights of this {self.config.kind}: {error}"
-            ) from error
+                f"{path} does not hold weights of this {self.config.kind}: {wrong}. They are of other settings or another "
+                "version: load them with those that wrote them, or fit again."
+            )
+        self.forecaster.load_state_dict(weights)
         self.inputs = inputs
         self.forecaster.eval()
