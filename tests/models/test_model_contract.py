@@ -21,6 +21,7 @@ from quantfleet_data.augmentation import Jitter, Mixup
 from quantfleet_data.chunks import ChunkStore
 from quantfleet_data.scaling import RobustScalerConfig
 from quantfleet_data.selection import CorrelationSelectorConfig, GainSelectorConfig
+from quantfleet_models.hybrid import HybridConfig
 from quantfleet_models.linear import LogisticConfig, RidgeConfig
 
 load_plugins(("quantfleet_models",))
@@ -52,6 +53,12 @@ QUICK: dict[str, dict[str, Any]] = {
     "regime_gated": {"members": MEMBERS, "feature": "realised_volatility_21"},
     "stacking": {"members": MEMBERS, "folds": 2},
     "svm": {"rows": 300},
+    "efficient_hybrid": {
+        "epochs": 1, "width": 8, "attention_heads": 2, "attention_layers": 1, "recurrent_layers": 1, "batch_windows": 256,
+    },
+    "multimodal": {"epochs": 1, "width": 8, "attention_heads": 2, "batch_windows": 256},
+    "hierarchical": {"epochs": 1, "width": 8, "attention_heads": 2, "batch_windows": 256},
+    "task_ensemble": {"epochs": 1, "network": HybridConfig(width=8, attention_heads=2), "batch_windows": 256},
     "xlstm": {"epochs": 1, "width": 8, "blocks": 2, "memory_heads": 2, "batch_windows": 256},
     "xlstm_transformer": {"epochs": 1, "width": 8, "memory_heads": 2, "attention_heads": 2, "batch_windows": 256},
 }  # fmt: skip
