@@ -13,6 +13,7 @@ from quantfleet.plugins import PluginRegistry, load_plugins
 from quantfleet_jobs.cli_common import OverwriteOption, RecipeArgument, SetOption, console, exit_with
 from quantfleet_jobs.cli_data import data_app
 from quantfleet_jobs.cli_features import add_feature_commands
+from quantfleet_jobs.cli_models import add_model_commands
 
 __all__ = ["app", "main"]
 
@@ -240,6 +241,8 @@ def _list_command(noun: str) -> None:
     stage = noun.replace("-", "_")
     if stage in _COMPUTED:
         _stage_command(group, "compute", stage, _STAGE_HELP[stage])
+    if noun == "models":
+        add_model_commands(group)
     if noun == "features":
         add_feature_commands(group)
     else:

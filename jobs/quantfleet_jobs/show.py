@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import json
+import textwrap
+from itertools import pairwise
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -91,6 +94,32 @@ def show_plugin(cls: type[PluginConfig], console: Console) -> None:
             default = "required"
         table.add_row(field.name, Text(_type_name(hints[field.name])), Text(default))
     console.print(table)
+    docs = _field_docs(cls)
+    if docs:
+        meaning = Table("setting", "what it means", show_edge=False, pad_edge=False)
+        for field in dataclasses.fields(cls):
+            if field.name in docs:
+                meaning.add_row(field.name, Text(docs[field.name]))
+        console.print()
+        console.print(meaning)
+
+
+def _field_docs(cls: type[Any]) -> dict[str, str]:
+    """What is written below each setting, here or in a base class; the nearest counts."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except OSError:  # made at run time, as a plugin may be: it has no source to read
+            continue
+        (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef))
+        for above, below in pairwise(body):
+            match above, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    docs[name] = " ".join(text.split())
+    return docs
 
 
 def _as_yaml(value: Any) -> str:

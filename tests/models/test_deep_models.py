@@ -40,6 +40,9 @@ SPEC = window_spec()
 READS_BARS = {"position_sizer": 1, "cnn": 3}
 """Bars that a tiny model reads of its window, where it is not all of them."""
 
+NOTHING_SHARED = {"task_ensemble"}
+"""Models whose tasks have no layer in common, and that say so."""
+
 each_model = pytest.mark.parametrize("name", DEEP)
 
 
@@ -114,6 +117,10 @@ def test_every_parameter_gets_a_gradient(name: str):
 
 @each_model
 def test_every_head_reads_what_the_shared_parameters_make(name: str):
+    if name in NOTHING_SHARED:
+        with pytest.raises(ConfigError, match="no layer that all tasks read"):
+            tiny(name, loss=LossConfig(balance="gradnorm"))
+        return
     model = forecaster(name, loss=replace(tiny(name).loss, balance="gradnorm"))
     heads = model(windows(16))
     for head in HEADS:

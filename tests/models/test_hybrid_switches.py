@@ -59,6 +59,15 @@ def test_it_learns_one_batch_by_heart_and_every_parameter_gets_a_gradient(name):
 
 
 @pytest.mark.parametrize("name", SWITCHES)
+def test_the_last_row_alone_is_the_last_of_all_rows(name):
+    torch.manual_seed(0)
+    network = config_of(name).build_network(SPEC).eval()
+    x_NLF = torch.randn(4, SPEC.lookback_bars, SPEC.features)
+    with torch.no_grad():
+        torch.testing.assert_close(network._rows(x_NLF, last=True)[0][:, 0], network.hidden(x_NLF)[:, -1])
+
+
+@pytest.mark.parametrize("name", SWITCHES)
 def test_what_the_heads_read_last_is_what_gradnorm_is_told(name):
     network = config_of(name).build_network(SPEC).eval()
     heads = network(torch.randn(4, SPEC.lookback_bars, SPEC.features))
@@ -72,7 +81,7 @@ def test_the_price_of_thinking_and_of_favourites_is_added_in_training_and_never_
     network = config.build_network(SPEC)
     x_NLF = torch.randn(8, SPEC.lookback_bars, SPEC.features)
     assert "auxiliary" not in network.eval()(x_NLF)
-    rows, (says,) = network.train()._rows(x_NLF)
+    rows, (says,) = network.train()._rows(x_NLF, last=True)
     expected = 0.25 * balance_loss(says) + 0.5 * network.adaptive(rows[:, -1])[1].mean()
     torch.testing.assert_close(network(x_NLF)["auxiliary"], expected)
 

@@ -21,10 +21,13 @@ from quantfleet_data.augmentation import Jitter, Mixup
 from quantfleet_data.chunks import ChunkStore
 from quantfleet_data.scaling import RobustScalerConfig
 from quantfleet_data.selection import CorrelationSelectorConfig, GainSelectorConfig
+from quantfleet_models.hybrid import HybridConfig
+from quantfleet_models.linear import LogisticConfig, RidgeConfig
 
 load_plugins(("quantfleet_models",))
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+MEMBERS = (RidgeConfig(), LogisticConfig())
 QUICK: dict[str, dict[str, Any]] = {
     "hybrid": {
         "epochs": 2,
@@ -44,7 +47,18 @@ QUICK: dict[str, dict[str, Any]] = {
     "catboost": {"rounds": 12},
     "random_forest": {"trees": 10},
     "hist_boosting": {"rounds": 12},
+    "calibrated": {"model": RidgeConfig(), "directions": "isotonic"},
+    "voting": {"members": MEMBERS, "agreement": 0.6},
+    "model_averaging": {"members": MEMBERS},
+    "regime_gated": {"members": MEMBERS, "feature": "realised_volatility_21"},
+    "stacking": {"members": MEMBERS, "folds": 2},
     "svm": {"rows": 300},
+    "efficient_hybrid": {
+        "epochs": 1, "width": 8, "attention_heads": 2, "attention_layers": 1, "recurrent_layers": 1, "batch_windows": 256,
+    },
+    "multimodal": {"epochs": 1, "width": 8, "attention_heads": 2, "batch_windows": 256},
+    "hierarchical": {"epochs": 1, "width": 8, "attention_heads": 2, "batch_windows": 256},
+    "task_ensemble": {"epochs": 1, "network": HybridConfig(width=8, attention_heads=2), "batch_windows": 256},
     "xlstm": {"epochs": 1, "width": 8, "blocks": 2, "memory_heads": 2, "batch_windows": 256},
     "xlstm_transformer": {"epochs": 1, "width": 8, "memory_heads": 2, "attention_heads": 2, "batch_windows": 256},
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from quantfleet.training import TrainingConfig
 from quantfleet.training.boosting import Grower, Progress, boost, write_checkpoint
 from quantfleet.training.row_model import RowTask
 from quantfleet.training.rows import Share
+from quantfleet.training.single_task import fit_here
 from quantfleet_models.lightgbm.model import LightGBMGrower
 
 
@@ -69,3 +71,12 @@ class Reports:
 def lone_lightgbm(task: RowTask, share: Share, folder: Path | None) -> Iterator[Grower]:
     """LightGBM's grower without Ray Train around it."""
     yield LightGBMGrower(task, share, folder, network={}, add_up=lambda values: values)
+
+
+def run_here(model: Any, task: RowTask, context: FitContext) -> tuple[dict[str, bytes], Any]:
+    """Stands in for `SingleTaskModel._run`: the fit happens in this process, where it starts a Ray task."""
+    fitted = task.config.build(task.spec)
+    curve = fit_here(fitted, task)
+    with tempfile.TemporaryDirectory() as name:
+        fitted.save(Path(name))
+        return {path.name: path.read_bytes() for path in Path(name).iterdir()}, curve

@@ -8,12 +8,14 @@ from typing import Any
 from quantfleet.contracts import MODELS, DataSpec
 from quantfleet.plugins import load_plugins
 from quantfleet.training import TorchModelConfig
+from quantfleet_models.gru import GRUConfig
 
 load_plugins(("quantfleet_models",))
 
 SMALL: dict[str, Any] = {
     "width": 8, "layers": 1, "attention_heads": 2, "attention_layers": 1, "feedforward_width": 16, "kernel_bars": 3,
     "patch_bars": 4, "stride_bars": 2, "average_bars": 5, "dropout": 0.0, "epochs": 2, "batch_windows": 32, "buffer_chunks": 4,
+    "network": GRUConfig(width=8, dropout=0.0),
 }  # fmt: skip
 """By the name of the setting; a model takes those that it has."""
 

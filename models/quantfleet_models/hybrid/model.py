@@ -69,18 +69,26 @@ class HybridNetwork(SequenceNetwork):
     def hidden(self, x_NLF: Tensor) -> Tensor:
         return self._rows(x_NLF)[0]
 
-    def _rows(self, x_NLF: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Hidden rows (N, L, D), causal along L, and what each router says."""
+    def _rows(self, x_NLF: Tensor, *, last: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Hidden rows (N, L, D), causal along L, and what each router says.
+
+        With `last` the last row alone, (N, 1, D): from the last attention layer on nothing else is computed, since nothing else is
+        read. A router of that layer then sees the last rows only.
+        """
         embedded = self.embed(x_NLF)
         local = self.conv_norm(embedded + nn.functional.gelu(self.conv(embedded)))
         recurrent, _ = self.lstm(local)
         attended = local if self.position is None else self.position(local)
         routed = []
-        for layer in self.transformer:
-            attended, says = layer(attended)
+        crossed = isinstance(self.fusion, CrossFusion)  # which reads all rows of both paths
+        for number, layer in enumerate(self.transformer, start=1):
+            attended, says = layer(attended, last=last and not crossed and number == len(self.transformer))
             routed += [] if says is None else [says]
-        fused: Tensor = self.fusion(recurrent, attended)
-        return fused if self.scales is None else self.scales(fused, local), routed
+        if not last:
+            fused: Tensor = self.fusion(recurrent, attended)
+            return fused if self.scales is None else self.scales(fused, local), routed
+        one = self.fusion(recurrent, attended, last=True) if crossed else self.fusion(recurrent[:, -1:], attended)
+        return one if self.scales is None else self.scales.last(one[:, 0], local)[:, None], routed
 
     def _refine(self, row_ND: Tensor) -> tuple[Tensor, Tensor | None]:
         """What is done to the one row that the heads read, and the ponder cost of each, (N,)."""
@@ -94,11 +102,11 @@ class HybridNetwork(SequenceNetwork):
         return row_ND, ponder_N
 
     def summary(self, x_NLF: Tensor) -> Tensor:
-        return self._refine(self.hidden(x_NLF)[:, -1])[0]
+        return self._refine(self._rows(x_NLF, last=True)[0][:, -1])[0]
 
     def forward(self, x_NLF: Tensor) -> dict[str, Tensor]:
         self.check_windows(x_NLF)
-        rows, routed = self._rows(x_NLF)
+        rows, routed = self._rows(x_NLF, last=True)
         row_ND, ponder_N = self._refine(rows[:, -1])
         heads: dict[str, Tensor] = self.heads(self.dropout(row_ND))
         if self.training and torch.is_grad_enabled() and (routed or ponder_N is not None):

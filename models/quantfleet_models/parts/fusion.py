@@ -45,11 +45,17 @@ class CrossFusion(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.mix = GatedFusion(width)
 
-    def forward(self, first_NLD: Tensor, second_NLD: Tensor) -> Tensor:
-        """(N, L, D); row t depends on rows 0..t of both."""
+    def forward(self, first_NLD: Tensor, second_NLD: Tensor, *, last: bool = False) -> Tensor:
+        """(N, L, D); row t depends on rows 0..t of both. With `last` only the last row, (N, 1, D)."""
         first, second = self.first_norm(first_NLD), self.second_norm(second_NLD)
-        first_NLD = first_NLD + self.dropout(self.first_reads(first, second))
-        second_NLD = second_NLD + self.dropout(self.second_reads(second, first))
+        from_second, from_first = (
+            self.first_reads(first, second, last=last),
+            self.second_reads(second, first, last=last),
+        )
+        if last:
+            first_NLD, second_NLD = first_NLD[:, -1:], second_NLD[:, -1:]
+        first_NLD = first_NLD + self.dropout(from_second)
+        second_NLD = second_NLD + self.dropout(from_first)
         out: Tensor = self.mix(first_NLD, second_NLD)
         return out
 

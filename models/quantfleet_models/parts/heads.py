@@ -31,6 +31,6 @@ class ForecastHeads(nn.ModuleDict):
     def forward(self, row_ND: Tensor) -> dict[str, Tensor]:
         """(N, D) to each (N, H); quantiles (N, H, Q)."""
         heads: dict[str, Tensor] = {name: head(row_ND) for name, head in self.items()}
-        if self.levels:
+        if "quantiles" in heads:
             heads["quantiles"] = heads["quantiles"].reshape(len(row_ND), -1, self.levels)
         return heads

@@ -53,9 +53,11 @@ class RollingAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x_NLD: Tensor, source_NLD: Tensor) -> Tensor:
-        """(N, L, D); row t depends on rows 0..t of both."""
+    def forward(self, x_NLD: Tensor, source_NLD: Tensor, *, last: bool = False) -> Tensor:
+        """(N, L, D); row t depends on rows 0..t of both. With `last` only the last row is asked, (N, 1, D), at 1/L of the cost."""
         L = x_NLD.shape[1]
+        if last:
+            return self._last(x_NLD, source_NLD)
         query, (key, value) = self._split(self.query(x_NLD)), map(self._split, self.key_value(source_NLD).chunk(2, -1))
         if self.rotary:
             at_L = torch.arange(L, device=x_NLD.device)
@@ -72,6 +74,18 @@ class RollingAttention(nn.Module):
             is_causal=seen_LL is None,
             dropout_p=self.drop if self.training else 0.0,
         )
+        made: Tensor = self.out(read.transpose(1, 2).flatten(2))
+        return made
+
+    def _last(self, x_NLD: Tensor, source_NLD: Tensor) -> Tensor:
+        source_NRD = source_NLD[:, -self.reach_bars :]
+        query = self._split(self.query(x_NLD[:, -1:]))
+        key, value = map(self._split, self.key_value(source_NRD).chunk(2, -1))
+        if self.rotary:
+            at_R = torch.arange(source_NRD.shape[1], device=x_NLD.device)
+            query, key = rotate(query, at_R[-1:]), rotate(key, at_R)
+        drop = self.drop if self.training else 0.0
+        read = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=drop)
         made: Tensor = self.out(read.transpose(1, 2).flatten(2))
         return made
 
@@ -132,10 +146,11 @@ class AttentionLayer(nn.Module):
         self.feed_norm = nn.LayerNorm(width)
         self.feed_forward = feed_forward or dense_feed_forward(width, 2 * width, dropout)
 
-    def forward(self, x_NLD: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Rows, and what the router says of them; None without one."""
+    def forward(self, x_NLD: Tensor, *, last: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Rows (with `last` the last one alone, (N, 1, D)), and what the router says of them; None without one."""
         normed = self.norm(x_NLD)
-        return self._feed(x_NLD + self.dropout(self.attention(normed, normed)))
+        read = self.attention(normed, normed, last=last)
+        return self._feed((x_NLD[:, -1:] if last else x_NLD) + self.dropout(read))
 
     def begin(self, like_ND: Tensor) -> AttentionState:
         return self.attention.begin(like_ND)

@@ -36,6 +36,12 @@ class ScaleResiduals(nn.Module):
         out: Tensor = x_NLD + self.mix(means)
         return out
 
+    def last(self, row_ND: Tensor, rows_NLD: Tensor) -> Tensor:
+        """The last row of `forward` alone."""
+        means = torch.cat([rows_NLD[:, -bars:].mean(1) for bars in self.scales_bars], dim=-1)
+        out: Tensor = row_ND + self.mix(means)
+        return out
+
     def begin(self, like_ND: Tensor) -> ScaleState:
         rows = like_ND.new_zeros(len(like_ND), max(self.scales_bars), like_ND.shape[1])
         return rows, torch.zeros((), dtype=torch.int64, device=like_ND.device)
