@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from quantfleet.backtest import BacktestConfig, BarPanel, run_backtest
-from quantfleet.evaluation import EvaluationView, ic_decay, sharpe, total_return
-from quantfleet.evaluation.slices import as_records, slice_scores
+from quantfleet.evaluation import EvaluationView, ic_decay, reliability, sharpe, total_return
+from quantfleet.evaluation.slices import slice_scores
 from quantfleet_jobs.stage import StageContext
 
 __all__ = ["COSTS_BPS", "DELAYS_BARS", "TestPeriod"]
@@ -33,27 +33,33 @@ class TestPeriod:
         self._closes = prices.filter(pl.col("timestamp") < end).select("symbol", "timestamp", "close")
 
     def detail(self, view: EvaluationView, positions: pl.DataFrame) -> dict[str, Any]:
-        """What stands in the evaluation's JSON beside the scores; NaN is null."""
+        """What stands in the evaluation's JSON beside the scores."""
         weights_TS = self._recipe.policy.target_weights(view.predictions, self._panel)
-        config, delays = self._recipe.backtest, DELAYS_BARS
+        config = self._recipe.backtest
         decay = ic_decay(view.predictions, delays_bars=range(2 * self._recipe.policy.horizon_bars + 1))
         return {
-            "slices": as_records(slice_scores(view, closes=self._closes, positions=positions)),
+            "slices": slice_scores(view, closes=self._closes, positions=positions),
             "costs": [{"cost_bps": bps, **self._earned(weights_TS, _priced(config, bps))} for bps in COSTS_BPS],
-            "delays": [{"delay_bars": k, **self._earned(_late(weights_TS, k), config)} for k in delays],
-            "ic_decay": [
-                {"delay_bars": d, "ic": i if math.isfinite(i) else None}
-                for d, i in zip(decay["delay_bars"], decay["ic"], strict=True)
-            ],
+            "delays": [{"delay_bars": k, **self._earned(_late(weights_TS, k), config)} for k in DELAYS_BARS],
+            "calibration": _calibration(view),
+            "ic_decay": decay.select("delay_bars", "ic").to_dicts(),
         }
 
-    def _earned(self, weights_TS: Any, config: BacktestConfig) -> dict[str, float | None]:
+    def _earned(self, weights_TS: Any, config: BacktestConfig) -> dict[str, float]:
         returns = run_backtest(self._panel, weights_TS, config).net_return_T
-        scores = {
+        return {
             "sharpe": sharpe(returns, bars_per_year=self._recipe.market.bars_per_year),
             "total_return": total_return(returns),
         }
-        return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+def _calibration(view: EvaluationView) -> list[dict[str, float]]:
+    """Bins with at least one row: the chance of a rise that was stated, and how often it rose."""
+    chance = view.predictions["direction_probability"].cast(pl.Float64).fill_null(math.nan).to_numpy()
+    came = view.predictions["realised_return"].cast(pl.Float64).fill_null(math.nan).to_numpy()
+    found = reliability(chance, np.where(np.isnan(came), np.nan, came > 0.0), bins=20)
+    rows = zip(found.stated_B, found.happened_B, found.rows_B, strict=True)
+    return [{"stated": float(s), "happened": float(h), "rows": int(n)} for s, h, n in rows if n]
 
 
 def _priced(config: BacktestConfig, bps: float) -> BacktestConfig:

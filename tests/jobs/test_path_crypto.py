@@ -231,7 +231,7 @@ def test_the_audit_finds_no_leak_and_says_what_it_could_not_check(
     done: Mapping[str, StageRecord], recipe: Path, storage: Storage
 ):
     made = perform([audit.STAGE], load_recipe(str(recipe), environ={}), console=Console(quiet=True))["audit"]
-    outcomes = {f["check"]: f["outcome"] for f in json.loads(storage.read_text(made.outputs["findings"]))}
+    outcomes = {f["check"]: f["outcome"] for f in json.loads(storage.read_text(made.outputs["findings"]))["findings"]}
     assert {name for name, outcome in outcomes.items() if outcome != "passed"} == {"universe"}
     assert len(outcomes) == 11
 
