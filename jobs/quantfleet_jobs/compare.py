@@ -123,8 +123,10 @@ def _compare(first: _Evaluated, x: str, second: _Evaluated, y: str) -> Compared 
 
 def _two_sided(a_T: npt.NDArray[np.float64], b_T: npt.NDArray[np.float64], run: _Evaluated) -> float:
     """Twice the smaller of the two one-sided p-values."""
-    options = {"bars_per_year": run.bars_per_year, "seed": run.seed}
-    sides = [sharpe_difference(*pair, **options).p_value for pair in ((a_T, b_T), (b_T, a_T))]
+    sides = [
+        sharpe_difference(x_T, y_T, bars_per_year=run.bars_per_year, seed=run.seed).p_value
+        for x_T, y_T in ((a_T, b_T), (b_T, a_T))
+    ]
     known = [side for side in sides if not math.isnan(side)]  # a side in cash has a ratio as the rival only
     return min(1.0, 2.0 * min(known)) if known else math.nan
 
