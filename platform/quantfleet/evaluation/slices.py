@@ -37,7 +37,7 @@ class SliceScore:
     """One model in one part of the period; NaN where undefined."""
 
     group: str
-    """year, regime, crisis or asset."""
+    """year, regime, crisis, asset or stress."""
     name: str
     bars: int
     sharpe: float

@@ -20,7 +20,13 @@ __all__ = ["robust_section"]
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MOST_YEARS = 30
 _MOST_ASSETS = 20
-_GROUPS = (("year", "Year"), ("regime", "Volatility"), ("crisis", "Crisis"), ("asset", "Asset, before costs"))
+_GROUPS = (
+    ("year", "Year"),
+    ("regime", "Volatility"),
+    ("crisis", "Crisis"),
+    ("asset", "Asset, before costs"),
+    ("stress", "Stress: the same decisions at prices that never were"),
+)
 
 
 @dataclass(frozen=True, slots=True)
