@@ -44,7 +44,9 @@ def _work(context: StageContext) -> StageOutput:
     context.progress.update("looking for leaks")
     findings = audit(inputs, context.recipe.audit)
     path = context.path("audit.json")
-    context.storage.write_text(path, json.dumps([to_plain(finding) for finding in findings], indent=1))
+    evaluated = context.inputs["evaluate"].fingerprint
+    record = {"evaluated": evaluated, "findings": [to_plain(finding) for finding in findings]}
+    context.storage.write_text(path, json.dumps(record, indent=1))
     failed = [finding for finding in findings if finding.outcome == "failed"]
     if failed:
         raise LeakageError(

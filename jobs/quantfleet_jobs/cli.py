@@ -164,6 +164,29 @@ def predict(
     exit_with(work)
 
 
+@app.command("compare")
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RECIPE_A", help="Recipe of an evaluated run.")],
+    second: Annotated[str, typer.Argument(metavar="RECIPE_B", help="Recipe of another.")],
+    first_run: Annotated[
+        str | None, typer.Option("--run-a", help="Name of the first run, where it is not the recipe's.")
+    ] = None,
+    second_run: Annotated[str | None, typer.Option("--run-b", help="Name of the second run.")] = None,
+    override: SetOption = None,
+) -> None:
+    """Compare two evaluated runs model by model on their common test bars, with paired tests."""
+
+    def work() -> None:
+        from quantfleet_jobs.compare import print_comparison
+        from quantfleet_jobs.recipe import load_recipe
+
+        pairs = ((first, first_run), (second, second_run))
+        loaded = [load_recipe(r, [*(override or ()), *([f"run.name={n}"] if n else [])]) for r, n in pairs]
+        print_comparison(loaded[0], loaded[1], console)
+
+    exit_with(work)
+
+
 @app.command("submit")
 def submit(
     job: Annotated[str, typer.Argument(help="Job to run on the cluster: run, train, search, ...")],

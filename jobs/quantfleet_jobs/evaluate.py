@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 
 import polars as pl
 
@@ -14,6 +12,7 @@ from quantfleet.config import fingerprint
 from quantfleet.contracts import Segment
 from quantfleet.evaluation import EvaluationView, evaluate_model
 from quantfleet.evaluation.inference import RunVerdict, judge
+from quantfleet.evaluation.plain import json_ready
 from quantfleet.registry.looks import Look, LookLog
 from quantfleet.storage import Storage
 from quantfleet_jobs.backtest import trading_columns
@@ -36,16 +35,18 @@ def _work(context: StageContext) -> StageOutput:
         views = {segment: _view(context, model.label, segment) for segment in PREDICTED}
         scores = {segment: evaluate_model(view, recipe.metrics) for segment, view in views.items()}
         path = context.path("evaluation", f"{model.label}.json")
-        context.storage.write_text(path, json.dumps(_json(scores), indent=1))
+        context.storage.write_text(path, json.dumps(json_ready(scores), indent=1))
         outputs[model.label] = path
         context.progress.update(f"{model.label} at other costs and delays")
         positions = context.storage.read_parquet(context.output("backtest", "models")[model.label]["test"]["positions"])
         details[model.label] = context.path("evaluation", f"{model.label}_detail.json")
-        context.storage.write_text(details[model.label], json.dumps(period.detail(views["test"], positions), indent=1))
+        context.storage.write_text(
+            details[model.label], json.dumps(json_ready(period.detail(views["test"], positions)), indent=1)
+        )
         sharpes[model.label] = scores["test"].get("sharpe", math.nan)
     context.progress.update("all models against the best naive one")
     verdict = context.path("evaluation", "verdict.json")
-    context.storage.write_text(verdict, json.dumps(_plain(_judge(context)), indent=1))
+    context.storage.write_text(verdict, json.dumps(json_ready(_judge(context)), indent=1))
     looks = LookLog(context.storage).append(
         Look(
             looked_at=dt.datetime.now(dt.UTC),
@@ -87,24 +88,6 @@ def _judge(context: StageContext) -> RunVerdict | None:
         bars_per_year=recipe.market.bars_per_year,
         seed=recipe.run.seed,
     )
-
-
-def _plain(value: object) -> object:
-    """Plain data without NaN and infinities, which JSON has not: null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(own) for key, own in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(own) for own in value]
-    if isinstance(value, bool) or not isinstance(value, float):
-        return value
-    return value if math.isfinite(value) else None
-
-
-def _json(scores: dict[Segment, dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    """JSON has no NaN: what is not known is null."""
-    return {str(s): {k: v if math.isfinite(v) else None for k, v in row.items()} for s, row in scores.items()}
 
 
 def read_scores(context: StageContext, model: str) -> dict[str, dict[str, float]]:

@@ -13,7 +13,8 @@ from arch.data import sp500
 
 from quantfleet.backtest import BacktestConfig, BarPanel, run_backtest
 from quantfleet.evaluation import EvaluationView, sharpe, total_return
-from quantfleet.evaluation.slices import CRISES, SliceScore, as_records, slice_scores
+from quantfleet.evaluation.plain import json_ready
+from quantfleet.evaluation.slices import CRISES, SliceScore, slice_scores
 
 BARS = 500
 
@@ -93,5 +94,5 @@ def test_the_first_two_crises_are_the_falls_of_the_index():
 
 def test_rows_are_json_without_nan(scores: tuple[dict[tuple[str, str], SliceScore], EvaluationView]):
     found, _ = scores
-    text = json.dumps(as_records(tuple(found.values())), allow_nan=False)
+    text = json.dumps(json_ready(tuple(found.values())), allow_nan=False)
     assert json.loads(text)[-1]["max_drawdown"] is None

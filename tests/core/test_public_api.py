@@ -56,7 +56,7 @@ PUBLIC = {
     ],
     "quantfleet.evaluation.report": [
         "CURVE_COLUMNS", "FEATURE_COLUMNS", "SEGMENTS", "ModelPage", "ReportInputs", "StageRow",
-        "render_quality_page", "render_report",
+        "render_quality_page", "render_report", "report_data",
     ],
     "quantfleet.ledger": ["BPS", "DUST", "Account", "CostModel", "Fills"],
     "quantfleet.registry": [

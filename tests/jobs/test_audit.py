@@ -40,7 +40,7 @@ def holding(inputs: AuditInputs, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def findings(run: Resolved[Recipe]) -> dict[str, str]:
     path = Storage(run.value.storage).read_text("runs/audited/audit.json")
-    return {finding["check"]: finding["outcome"] for finding in json.loads(path)}
+    return {finding["check"]: finding["outcome"] for finding in json.loads(path)["findings"]}
 
 
 def test_a_clean_run_is_recorded_as_audited(run: Resolved[Recipe], monkeypatch: pytest.MonkeyPatch):

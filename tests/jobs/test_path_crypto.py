@@ -231,7 +231,7 @@ def test_the_audit_finds_no_leak_and_says_what_it_could_not_check(
     done: Mapping[str, StageRecord], recipe: Path, storage: Storage
 ):
     made = perform([audit.STAGE], load_recipe(str(recipe), environ={}), console=Console(quiet=True))["audit"]
-    outcomes = {f["check"]: f["outcome"] for f in json.loads(storage.read_text(made.outputs["findings"]))}
+    outcomes = {f["check"]: f["outcome"] for f in json.loads(storage.read_text(made.outputs["findings"]))["findings"]}
     assert {name for name, outcome in outcomes.items() if outcome != "passed"} == {"universe"}
     assert len(outcomes) == 11
 
@@ -244,7 +244,7 @@ def test_the_evaluation_holds_what_costs_delays_and_parts_of_the_period_do(
     assert [row["cost_bps"] for row in detail["costs"]] == [0, 5, 10, 20, 30, 50]
     earned = [row["total_return"] for row in detail["costs"]]
     assert earned == sorted(earned, reverse=True)
-    assert {row["group"] for row in detail["slices"]} == {"year", "regime", "asset"}
+    assert {row["group"] for row in detail["slices"]} == {"year", "regime", "asset", "stress"}
     scores = json.loads(storage.read_text(outputs["models"]["xgboost"]))["test"]
     assert detail["delays"][0]["sharpe"] == pytest.approx(scores["sharpe"], abs=1e-9)
     verdict = json.loads(storage.read_text(outputs["verdict"]))

@@ -8,8 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -18,7 +17,7 @@ from quantfleet.evaluation.base import EvaluationView
 from quantfleet.evaluation.forecast import information_coefficient
 from quantfleet.evaluation.metrics import max_drawdown, sharpe, total_return
 
-__all__ = ["CRISES", "SliceScore", "as_records", "slice_scores"]
+__all__ = ["CRISES", "SliceScore", "slice_scores"]
 
 CRISES: tuple[tuple[str, dt.date, dt.date], ...] = (
     ("dot-com bust", dt.date(2000, 3, 24), dt.date(2002, 10, 9)),
@@ -38,7 +37,7 @@ class SliceScore:
     """One model in one part of the period; NaN where undefined."""
 
     group: str
-    """year, regime, crisis or asset."""
+    """year, regime, crisis, asset or stress."""
     name: str
     bars: int
     sharpe: float
@@ -129,11 +128,3 @@ def _by_asset(view: EvaluationView, closes: pl.DataFrame, positions: pl.DataFram
             max_drawdown=math.nan,
             ic=_ic(view.predictions.filter(pl.col("symbol") == symbol)),
         )
-
-
-def as_records(scores: tuple[SliceScore, ...]) -> list[dict[str, Any]]:
-    """Plain rows for JSON: NaN becomes null."""
-    return [
-        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(score).items()}
-        for score in scores
-    ]
