@@ -157,9 +157,8 @@ def trade_weights(
             fills_T[t] = orders - before
         equity = kernel.mark_equity(cash, units_S, mark_S, close_TS[t])
         books_KT[EQUITY, t], books_KT[CASH, t] = equity, cash
-        if rules.checks_margin:
-            called = kernel.margin_call(cash, units_S, mark_S, rules.maintenance)
-            books_KT[CALLED, t] = called
+        called = kernel.margin_call(equity, units_S, mark_S, rules.maintenance)
+        books_KT[CALLED, t] = called
         ruined = ruined or equity <= 0.0
         if decision < bar_D.size and bar_D[decision] == t:
             refusal = _refusal(weight_DS[decision], mark_S, terms.leverage, rules.allow_short)

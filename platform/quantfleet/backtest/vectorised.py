@@ -56,8 +56,6 @@ class Rules(NamedTuple):
     borrow_per_year: float
     margin_per_year: float
     maintenance: float
-    checks_margin: bool
-    """Whether equity can fall below zero or the maintenance margin at all."""
 
 
 def run_backtest(
@@ -133,7 +131,6 @@ def _trade(
             borrow_per_year=config.costs.borrow_rate_per_year,
             margin_per_year=config.costs.margin_rate_per_year,
             maintenance=config.maintenance_margin,
-            checks_margin=config.allow_short or config.leverage > 1.0 or config.maintenance_margin > 0.0,
         ),
         terms,
         books_KT,
