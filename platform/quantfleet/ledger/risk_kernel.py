@@ -15,6 +15,7 @@ __all__ = ["DAY_LOST", "DRAWN_DOWN", "GOING_ON", "check_stops", "decide_halt", "
 
 GOING_ON, DAY_LOST, DRAWN_DOWN = range(3)
 """What `decide_halt` says."""
+_ROUNDING = 1e-12
 
 
 @njit(cache=True, nogil=True)
@@ -53,10 +54,10 @@ def check_stops(units_S: Any, mark_S: Any, entry_S: Any, best_S: Any, shut_S: An
         price = mark_S[s]
         if side * (price - best_S[s]) > 0.0:
             best_S[s] = price
-        # In prices rather than returns: 90 of 100 is a loss of exactly 10 %, and 90 / 100 - 1 is not.
-        lost = side * (price - entry_S[s] * (1.0 - side * limits.stop_loss)) <= 0.0
-        won = side * (price - entry_S[s] * (1.0 + side * limits.take_profit)) >= 0.0
-        back = side * (price - best_S[s] * (1.0 - side * limits.trailing_stop)) <= 0.0
+        slack = _ROUNDING * price  # 110 is a rise of 10 % from 100, though 100 * 1.1 is a little more
+        lost = side * (price - entry_S[s] * (1.0 - side * limits.stop_loss)) <= slack
+        won = side * (price - entry_S[s] * (1.0 + side * limits.take_profit)) >= -slack
+        back = side * (price - best_S[s] * (1.0 - side * limits.trailing_stop)) <= slack
         if lost or won or back:
             shut_S[s] = side
             stopped += 1
