@@ -226,16 +226,14 @@ def test_whatever_is_decided_stays_within_the_limits(scenario: tuple, limits: tu
     assert (known * np.nan_to_num(decided[0]) >= 0.0).all()
 
 
-@settings(max_examples=150, deadline=None)
-@given(scenario=scenarios(shorts=True, everything=True))
+@settings(max_examples=50, deadline=None)
+@given(scenario=scenarios(shorts=False, everything=True))
 def test_rules_that_are_never_reached_change_nothing(scenario: tuple[BarPanel, np.ndarray, BacktestConfig]):
     prices, target, options = scenario
     far = RiskRules(
         stop_loss=0.9999, take_profit=1e9, max_position=1e3, max_gross=1e3, max_net=1e3, max_drawdown=0.9999999
     )
     plain = run_backtest(prices, target, options)
-    if plain.equity_T.min() < 1.0 or (plain.positions_TS < 0.0).any():
-        return  # a short can lose more than everything
     ruled = run_backtest(
         prices,
         target,

@@ -72,9 +72,10 @@ def decide_halt(equity: float, peak: float, day_began: float, limits: Any) -> An
         peak: highest equity so far.
         day_began: equity at the last close of the day before.
     """
-    if equity <= peak * (1.0 - limits.max_drawdown):
+    floor = equity * (1.0 - _ROUNDING)
+    if floor <= peak * (1.0 - limits.max_drawdown):
         return DRAWN_DOWN
-    return DAY_LOST if equity <= day_began * (1.0 - limits.max_daily_loss) else GOING_ON
+    return DAY_LOST if floor <= day_began * (1.0 - limits.max_daily_loss) else GOING_ON
 
 
 @njit(cache=True, nogil=True)
