@@ -173,9 +173,12 @@ def shape_weights(weight_S: Any, held_S: Any, marks_WS: Any, leverage: float, li
     """
     if limits.target_volatility < np.inf or limits.kelly_fraction < np.inf:
         scale = _scale(weight_S, held_S, marks_WS, limits)
+        gross = 0.0
         for s in range(weight_S.size):
-            if weight_S[s] != 0.0:
-                weight_S[s] *= min(scale, leverage / abs(weight_S[s])) if not math.isnan(weight_S[s]) else 1.0
+            gross += 0.0 if math.isnan(weight_S[s]) else abs(weight_S[s])
+        scale = min(scale, leverage / gross) if gross > 0.0 else 1.0
+        for s in range(weight_S.size):
+            weight_S[s] *= scale
     for s in range(weight_S.size):
         if abs(weight_S[s]) > limits.max_position:
             weight_S[s] = math.copysign(limits.max_position, weight_S[s])
@@ -189,7 +192,7 @@ def shape_weights(weight_S: Any, held_S: Any, marks_WS: Any, leverage: float, li
         else:
             long += max(weight_S[s], 0.0)
             short += max(-weight_S[s], 0.0)
-    room = max(min(limits.max_gross, leverage) - kept_long - kept_short, 0.0)
+    room = max(limits.max_gross - kept_long - kept_short, 0.0)
     share = min(room / (long + short), 1.0) if long + short > 0.0 else 1.0
     net = kept_long - kept_short + share * (long - short)
     long_share = short_share = share
