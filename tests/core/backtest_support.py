@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -46,8 +47,10 @@ def random_walk(bars: int, symbols: int, seed: int = 0, drift: float = 0.0) -> B
 
 
 @st.composite
-def scenarios(draw: Callable[..., object], *, shorts: bool) -> tuple[BarPanel, np.ndarray, BacktestConfig]:
-    """Random prices with gaps and missing bars, random weights with holes, random costs."""
+def scenarios(
+    draw: Callable[..., object], *, shorts: bool, everything: bool = False
+) -> tuple[BarPanel, np.ndarray, BacktestConfig]:
+    """Random prices with gaps and missing bars, random weights and costs; `everything` adds what is off by default."""
     bars, width = draw(st.integers(2, 10)), draw(st.integers(1, 3))  # type: ignore[call-overload]
     cells = bars * width
 
@@ -64,9 +67,20 @@ def scenarios(draw: Callable[..., object], *, shorts: bool) -> tuple[BarPanel, n
     target[grid(st.sampled_from([False, False, True])).astype(bool)] = np.nan
     prices = panel(open_TS, close_TS)
     target[~prices.listed()] = np.nan
-    costs = CostModel(
-        **{name: draw(st.floats(0.0, 100.0)) for name in ("commission_bps", "slippage_bps", "spread_bps")},  # type: ignore[arg-type]
-        borrow_bps_per_year=draw(st.floats(0.0, 5000.0)),  # type: ignore[arg-type]
-    )
-    band = draw(st.sampled_from([0.0, 0.05]))
-    return prices, target, config(costs=costs, allow_short=shorts, rebalance_band=band)
+    costs = {name: draw(st.floats(0.0, 100.0)) for name in ("commission_bps", "slippage_bps", "spread_bps")}  # type: ignore[call-overload]
+    costs["borrow_bps_per_year"] = draw(st.floats(0.0, 5000.0))  # type: ignore[call-overload]
+    options: dict[str, object] = {"rebalance_band": draw(st.sampled_from([0.0, 0.05]))}  # type: ignore[call-overload]
+    if everything:
+        costs["margin_bps_per_year"] = draw(st.floats(0.0, 5000.0))  # type: ignore[call-overload]
+        costs["impact_bps"] = draw(st.sampled_from([0.0, 50.0, 500.0]))  # type: ignore[call-overload]
+        options["leverage"] = leverage = draw(st.sampled_from([1.0, 1.5, 4.0]))  # type: ignore[call-overload]
+        options["maintenance_margin"] = draw(st.sampled_from([0.0, 0.1, 0.2]))  # type: ignore[call-overload]
+        options["lot_units"] = draw(st.sampled_from([0.0, 0.25, 1.0]))  # type: ignore[call-overload]
+        options["tick"] = draw(st.sampled_from([0.0, 0.01, 0.5]))  # type: ignore[call-overload]
+        target = target * leverage
+        prices = replace(
+            prices,
+            funding_TS=grid(st.sampled_from([0.0, 0.001, -0.002])),
+            volume_TS=np.where(np.isnan(close_TS), np.nan, grid(st.sampled_from([0.0, 5.0, 40.0, 1000.0]))),
+        )
+    return prices, target, config(costs=CostModel(**costs), allow_short=shorts, **options)

@@ -208,6 +208,8 @@ def test_curve_and_positions_are_tables_in_utc():
         "interest",
         "funding",
         "margin_call",
+        "stops",
+        "halted",
     ]
     assert curve.schema["timestamp"] == positions.schema["timestamp"] == pl.Datetime("us", "UTC")
     assert curve["trades"].sum() == result.trades.height

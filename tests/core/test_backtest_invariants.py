@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,29 +11,48 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantfleet.backtest import BacktestConfig, BarPanel, run_backtest, run_backtests
-from quantfleet.ledger import CostModel
+from quantfleet.ledger import BPS, CostModel
 
 from .backtest_support import NAN, config, panel, random_walk, scenarios, weights
-from .reference_account import reference_backtest
+from .reference_account import ReferenceAccount, reference_backtest
 
 # --- invariants
 
 
-@settings(max_examples=150, deadline=None)
-@given(scenario=st.one_of(scenarios(shorts=False), scenarios(shorts=True)))
+anything = st.one_of(
+    scenarios(shorts=False),
+    scenarios(shorts=True),
+    scenarios(shorts=False, everything=True),
+    scenarios(shorts=True, everything=True),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(scenario=anything)
 def test_every_order_and_the_equity_equal_the_reference(scenario: tuple[BarPanel, np.ndarray, BacktestConfig]):
     prices, target, settings_ = scenario
     result = run_backtest(prices, target, settings_)
+    costs = settings_.costs
     expected = reference_backtest(
         prices.symbols,
         prices.open_TS.tolist(),
         prices.close_TS.tolist(),
         target.tolist(),
-        capital=1000.0,
-        commission=settings_.costs.commission_rate,
-        slippage=settings_.costs.slippage_rate,
+        account=ReferenceAccount(
+            1000.0,
+            costs.commission_rate,
+            costs.slippage_rate,
+            impact=costs.impact_bps * BPS,
+            leverage=settings_.leverage,
+            lot=settings_.lot_units,
+            tick=settings_.tick,
+        ),
         band=settings_.rebalance_band,
-        borrow_per_bar=settings_.costs.borrow_rate_per_year / 365.0,
+        borrow_per_bar=costs.borrow_rate_per_year / 365.0,
+        interest_per_bar=costs.margin_rate_per_year / 365.0,
+        maintenance=settings_.maintenance_margin,
+        funding=None if prices.funding_TS is None else prices.funding_TS.tolist(),
+        volumes=None if not costs.impact_bps else prices.volume_TS.tolist(),
     )
     assert result.equity_T == pytest.approx(expected.equity, rel=1e-9, abs=1e-6)
     assert result.cash_T == pytest.approx(expected.cash, rel=1e-9, abs=1e-6)
@@ -43,19 +64,21 @@ def test_every_order_and_the_equity_equal_the_reference(scenario: tuple[BarPanel
     ordered = sorted(expected.fills, key=lambda pair: (pair[0], rank[pair[1].symbol]))
     wanted = [(f.symbol, "buy" if f.units > 0 else "sell", abs(f.units), f.price) for _, f in ordered]
     assert wanted == got
+    assert np.flatnonzero(result.margin_call_T).tolist() == expected.calls
 
 
-@settings(max_examples=100, deadline=None)
-@given(scenario=st.one_of(scenarios(shorts=False), scenarios(shorts=True)))
+@settings(max_examples=200, deadline=None)
+@given(scenario=anything)
 def test_money_is_conserved(scenario: tuple[BarPanel, np.ndarray, BacktestConfig]):
-    """Cash moves by fills, commissions and borrow fees only,
+    """Cash moves by fills, commissions and what holding costs only,
     and the equity is what prices earned on the positions, less all costs."""
     prices, target, settings_ = scenario
     result = run_backtest(prices, target, settings_)
     trades = result.trades
     sign = np.where(trades["side"].to_numpy() == "buy", 1.0, -1.0)
     scale = 1000.0 + trades["notional"].sum()
-    spent = (sign * trades["notional"].to_numpy()).sum() + trades["commission"].sum() + result.borrow_T.sum()
+    holding = result.borrow_T.sum() + result.interest_T.sum() + result.funding_T.sum()
+    spent = (sign * trades["notional"].to_numpy()).sum() + trades["commission"].sum() + holding
     assert result.cash_T[-1] == pytest.approx(1000.0 - spent, abs=1e-9 * scale)
 
     last = pl.DataFrame(prices.close_TS).fill_nan(None).fill_null(strategy="forward").to_numpy()
@@ -68,8 +91,34 @@ def test_money_is_conserved(scenario: tuple[BarPanel, np.ndarray, BacktestConfig
     traded_at = np.where(np.isnan(prices.open_TS), before, prices.open_TS)
     overnight = (held_before * (traded_at - before)).sum()
     intraday = (result.positions_TS * np.where(result.positions_TS != 0.0, known - traded_at, 0.0)).sum()
-    costs = trades["commission"].sum() + trades["slippage_cost"].sum() + result.borrow_T.sum()
+    costs = trades["commission"].sum() + trades["slippage_cost"].sum() + holding
     assert result.equity_T[-1] == pytest.approx(1000.0 + overnight + intraday - costs, abs=1e-9 * scale)
+
+
+@settings(max_examples=200, deadline=None)
+@given(scenario=st.one_of(scenarios(shorts=False, everything=True), scenarios(shorts=True, everything=True)))
+def test_equity_is_never_gone_without_a_margin_call(scenario: tuple[BarPanel, np.ndarray, BacktestConfig]):
+    result = run_backtest(*scenario)
+    assert result.margin_call_T[result.equity_T <= 0.0].all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(scenario=st.one_of(scenarios(shorts=False, everything=True), scenarios(shorts=True, everything=True)))
+def test_openings_never_lift_the_gross_exposure_above_the_leverage(
+    scenario: tuple[BarPanel, np.ndarray, BacktestConfig],
+):
+    """At the fill, at market prices: wherever a bar's trades opened something, exposure is within the leverage."""
+    prices, target, settings_ = scenario
+    result = run_backtest(prices, target, settings_)
+    held_before = np.vstack([np.zeros(len(prices.symbols)), result.positions_TS[:-1]])
+    before = np.vstack([np.zeros(len(prices.symbols)), prices.marks_TS[:-1]])
+    for t in range(len(prices.time_T)):
+        market = np.where(np.isnan(prices.open_TS[t]), before[t], prices.open_TS[t])
+        held = result.positions_TS[t]
+        opened = np.abs(held) > np.abs(held_before[t]) * (1.0 + 1e-9)
+        if (opened | (held * held_before[t] < 0.0)).any():
+            gross, equity = np.abs(held * market).sum(), result.cash_T[t] + (held * market).sum()
+            assert gross <= settings_.leverage * equity + 1e-6 * 1000.0
 
 
 @settings(max_examples=100, deadline=None)
@@ -82,13 +131,17 @@ def test_a_long_only_account_never_owes_money(scenario: tuple[BarPanel, np.ndarr
 
 
 @settings(max_examples=60, deadline=None)
-@given(scenario=scenarios(shorts=True), data=st.data())
+@given(scenario=st.one_of(scenarios(shorts=True), scenarios(shorts=True, everything=True)), data=st.data())
 def test_the_order_of_symbols_does_not_matter(
     scenario: tuple[BarPanel, np.ndarray, BacktestConfig], data: st.DataObject
 ):
     prices, target, settings_ = scenario
     order = data.draw(st.permutations(range(len(prices.symbols))))
-    shuffled = panel(prices.open_TS[:, order], prices.close_TS[:, order], tuple(prices.symbols[s] for s in order))
+    shuffled = replace(
+        panel(prices.open_TS[:, order], prices.close_TS[:, order], tuple(prices.symbols[s] for s in order)),
+        volume_TS=None if prices.volume_TS is None else prices.volume_TS[:, order],
+        funding_TS=None if prices.funding_TS is None else prices.funding_TS[:, order],
+    )
     straight = run_backtest(prices, target, settings_)
     other = run_backtest(shuffled, target[:, order], settings_)
     assert other.equity_T == pytest.approx(straight.equity_T, rel=1e-9, abs=1e-6)

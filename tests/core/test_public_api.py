@@ -58,7 +58,7 @@ PUBLIC = {
         "CURVE_COLUMNS", "FEATURE_COLUMNS", "SEGMENTS", "ModelPage", "ReportInputs", "StageRow",
         "render_quality_page", "render_report", "report_data",
     ],
-    "quantfleet.ledger": ["BPS", "DUST", "Account", "CostModel", "Fills"],
+    "quantfleet.ledger": ["BPS", "DUST", "Account", "CostModel", "Fills", "RiskRules"],
     "quantfleet.registry": [
         "GATES", "BeatsBaselinesGate", "BeatsChampionGate", "Candidate", "Decision", "DeflatedSharpeGate",
         "GateConfig", "GateContext", "GateResult", "MaxDrawdownGate", "MinIcGate", "MinSharpeGate",

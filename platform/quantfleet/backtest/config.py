@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from quantfleet.errors import ConfigError
-from quantfleet.ledger import CostModel
+from quantfleet.ledger import CostModel, RiskRules
 
 __all__ = ["BacktestConfig"]
 
@@ -18,6 +18,8 @@ class BacktestConfig:
     initial_capital: float = 1_000_000.0
     """Cash at the start, in the quote currency of the prices."""
     costs: CostModel = field(default_factory=CostModel)
+    risk: RiskRules = field(default_factory=RiskRules)
+    """Stops and limits; none by default."""
     allow_short: bool = False
     """Whether negative weights are allowed; a short takes as much capital as a long of its size."""
     leverage: float = 1.0

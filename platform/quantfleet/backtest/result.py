@@ -80,6 +80,10 @@ class BacktestResult:
     """Funding paid in the bar; negative when received."""
     margin_call_T: npt.NDArray[np.bool_]
     """Whether the close was a margin call, after which everything is closed."""
+    stops_T: npt.NDArray[np.int64]
+    """How many positions hit a stop or took their profit at the close."""
+    halted_T: npt.NDArray[np.int64]
+    """1 while a day's loss, 2 once the drawdown has closed everything; 0 otherwise."""
     orders: OrderLog
 
     @property
@@ -200,7 +204,7 @@ class BacktestResult:
 
     def curve(self) -> pl.DataFrame:
         """One row per bar: timestamp, equity, cash, net_return, gross_return, drawdown, turnover, exposure, trades,
-        borrow, interest, funding, margin_call.
+        borrow, interest, funding, margin_call, stops, halted.
 
         `trades` counts the fills of the bar.
         """
@@ -219,6 +223,8 @@ class BacktestResult:
                 "interest": self.interest_T,
                 "funding": self.funding_T,
                 "margin_call": self.margin_call_T,
+                "stops": self.stops_T,
+                "halted": self.halted_T,
             }
         )
 

@@ -132,6 +132,8 @@ class SignalRuns:
             interest_T=np.zeros(bars),
             funding_T=np.zeros(bars),
             margin_call_T=np.zeros(bars, dtype=np.bool_),
+            stops_T=np.zeros(bars, dtype=np.int64),
+            halted_T=np.zeros(bars, dtype=np.int64),
             orders=OrderLog(
                 fills_T=np.bincount(self.bar_N[own], minlength=bars),
                 symbol_N=np.zeros(own.stop - own.start, dtype=np.int32),
@@ -256,11 +258,16 @@ def _check_signals(prices: BarPanel, entries_PT: Flags, exits_PT: Flags, part: f
 
 def _refuse_holding_costs(prices: BarPanel, config: BacktestConfig) -> None:
     """Signals are traded from trade to trade; what happens in between belongs to the loop over bars."""
-    if config.leverage != 1.0 or prices.funding_TS is not None:
-        what = f"backtest.leverage={config.leverage:g}" if config.leverage != 1.0 else "funding payments"
+    there = {
+        f"backtest.leverage={config.leverage:g}": config.leverage != 1.0,
+        "funding to pay": prices.funding_TS is not None,
+        "a rule in backtest.risk": config.risk.any,
+    }
+    if any(there.values()):
+        what = next(name for name, is_there in there.items() if is_there)
         raise BacktestError(
-            f"signals are traded with the account's own money and without holding costs, and there is {what}. Turn the signals "
-            "into target weights (1 at an entry, 0 at an exit, NaN elsewhere) and give them to run_backtest."
+            f"signals are traded with the account's own money and without holding costs or risk rules, and there is {what}. Turn "
+            "the signals into target weights (1 at an entry, 0 at an exit, NaN elsewhere) and give them to run_backtest."
         )
 
 

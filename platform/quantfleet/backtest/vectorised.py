@@ -17,6 +17,8 @@ Keeping. A NaN weight decides nothing: the position stays as it is, and an order
 Margin calls. Where the equity is below the maintenance margin at a close, everything is closed at the next open, and decisions
 count for nothing until it is; then the account may trade again.
 
+Risk rules (`quantfleet.ledger.risk`) look at the same closes and go before what the strategy decides there.
+
 Impact. An order is measured by the volume of the bar it was decided in, which is known then. A symbol whose last bar had no volume
 does not trade; its order waits.
 
@@ -56,8 +58,6 @@ class Rules(NamedTuple):
     borrow_per_year: float
     margin_per_year: float
     maintenance: float
-    checks_margin: bool
-    """Whether equity can fall below zero or the maintenance margin at all."""
 
 
 def run_backtest(
@@ -117,7 +117,7 @@ def _trade(
     books_KT, fills_T = np.zeros((loop.BOOKS, bars)), np.zeros(bars, dtype=np.int64)
     # Room for an order a bar and symbol: pages that are never written take no memory.
     symbol_N, units_N = np.empty(bars * width, dtype=np.int32), np.empty(bars * width)
-    terms = terms_of(config, prices)
+    terms, limits = terms_of(config, prices), config.risk.limits()
     orders, refusal, decision = loop.trade_weights(
         read_only(prices.open_TS),
         read_only(prices.close_TS),
@@ -126,6 +126,8 @@ def _trade(
         np.diff(prices.time_T, prepend=prices.time_T[:1]) / _YEAR,
         read_only(bar_D.astype(np.int64)),
         read_only(weights_DS),
+        read_only(prices.time_T.astype("datetime64[D]").astype(np.int64)),
+        read_only(prices.marks_TS if limits is not None and limits.needs_window else _NOTHING),
         Rules(
             capital=config.initial_capital,
             band=config.rebalance_band,
@@ -133,8 +135,8 @@ def _trade(
             borrow_per_year=config.costs.borrow_rate_per_year,
             margin_per_year=config.costs.margin_rate_per_year,
             maintenance=config.maintenance_margin,
-            checks_margin=config.allow_short or config.leverage > 1.0 or config.maintenance_margin > 0.0,
         ),
+        limits,
         terms,
         books_KT,
         fills_T,
@@ -153,6 +155,8 @@ def _trade(
         interest_T=books_KT[loop.INTEREST],
         funding_T=books_KT[loop.FUNDING],
         margin_call_T=books_KT[loop.CALLED] != 0.0,
+        stops_T=books_KT[loop.STOPS].astype(np.int64),
+        halted_T=books_KT[loop.HALTED].astype(np.int64),
         orders=OrderLog(fills_T=fills_T, symbol_N=symbol_N[:orders], units_N=units_N[:orders]),
     )
 

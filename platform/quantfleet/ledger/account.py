@@ -150,13 +150,13 @@ class Account:
 
     @property
     def margin_call(self) -> npt.NDArray[np.bool_]:
-        """Whether positions must be closed, shape (P,): the equity is below the maintenance margin, or gone."""
+        """Whether all must be closed, shape (P,): the equity is below the maintenance margin, or gone."""
         from quantfleet.ledger import kernel
 
         return np.array(
             [
-                kernel.margin_call(cash, units_S, self.mark_S, self.maintenance_margin)
-                for cash, units_S in zip(self.cash_P, self.units_PS, strict=True)
+                kernel.margin_call(equity, units_S, self.mark_S, self.maintenance_margin)
+                for equity, units_S in zip(self.equity, self.units_PS, strict=True)
             ]
         )
 

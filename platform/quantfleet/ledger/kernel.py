@@ -162,11 +162,12 @@ def accrue(cash: float, units_S: Any, mark_S: Any, funding_S: Any, borrow: float
 
 
 @njit(cache=True, nogil=True)
-def margin_call(cash: float, units_S: Any, mark_S: Any, maintenance: float) -> Any:
-    """Whether the equity is below the share `maintenance` of the gross exposure, or gone while there are positions."""
+def margin_call(equity: float, units_S: Any, mark_S: Any, maintenance: float) -> Any:
+    """Whether the equity is gone, or below the share `maintenance` of the gross exposure."""
+    if equity <= 0.0 or maintenance <= 0.0:
+        return equity <= 0.0
     long, short = longs_and_shorts(units_S, mark_S)
-    equity = cash + long - short
-    return (long + short > 0.0) and (equity <= 0.0 or equity < maintenance * (long + short))
+    return equity < maintenance * (long + short)
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
