@@ -40,11 +40,14 @@ class Training:
     patience: int = 3
     """Epochs without a lower validation loss after which training ends."""
     decay: Literal["halve", "late"] = "halve"
-    """halve: the rate halves after every epoch; late: from the third epoch on it falls by a tenth each."""
+    """halve: the rate halves after every epoch but the first; late: after every epoch but the first three it falls by a tenth.
+
+    So the scripts' "type1" and "type3" work, which are told the number of the epoch that is over.
+    """
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, from 0 on."""
-        return self.learning_rate * (0.5**epoch if self.decay == "halve" else 0.9 ** max(epoch - 2, 0))
+        return self.learning_rate * (0.5 ** max(epoch - 1, 0) if self.decay == "halve" else 0.9 ** max(epoch - 3, 0))
 
 
 @dataclass(frozen=True, kw_only=True)

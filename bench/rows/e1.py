@@ -16,6 +16,6 @@ ROW = BenchRow(
     peer="plain torch loop",
     target=1.03,
     prepare=functools.partial(against_plain, "0.27M", rounds=ROUNDS),
-    versions=("torch", "lightning"),
+    versions=("torch",),
     rounds=ROUNDS,
 )

@@ -27,7 +27,7 @@ ROW = BenchRow(
     peer="1 worker",
     target=1 / 0.82,
     prepare=prepare,
-    versions=("torch", "lightning"),
+    versions=("torch",),
     cores=2,
     rounds=ROUNDS,
 )

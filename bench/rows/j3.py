@@ -54,5 +54,5 @@ ROW = BenchRow(
     peer="naive loop over splits",
     target=0.001,
     prepare=prepare,
-    versions=("numpy",),
+    versions=("numba", "numpy"),
 )

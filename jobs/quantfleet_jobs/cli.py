@@ -69,6 +69,7 @@ _STAGE_HELP = {
     "train": "Fit every model of the recipe on Ray Train.",
     "backtest": "Trade every model's answers on the ledger, after costs.",
     "evaluate": "Score every model on the untouched test period.",
+    "audit": "Look for leaks in a finished run; an error where there is one.",
     "register": "Log to MLflow, decide PROMOTE or HOLD, move the alias.",
     "report": "Write the run's HTML report.",
     "search": "Search settings of one model on Ray Tune over Ray Train.",
@@ -159,6 +160,29 @@ def predict(
             f"predict.{name}={value}" for name, value in (("version", version), ("alias", alias)) if value is not None
         ]
         print_latest(load_recipe(recipe, [*(override or ()), *asked]), console)
+
+    exit_with(work)
+
+
+@app.command("compare")
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RECIPE_A", help="Recipe of an evaluated run.")],
+    second: Annotated[str, typer.Argument(metavar="RECIPE_B", help="Recipe of another.")],
+    first_run: Annotated[
+        str | None, typer.Option("--run-a", help="Name of the first run, where it is not the recipe's.")
+    ] = None,
+    second_run: Annotated[str | None, typer.Option("--run-b", help="Name of the second run.")] = None,
+    override: SetOption = None,
+) -> None:
+    """Compare two evaluated runs model by model on their common test bars, with paired tests."""
+
+    def work() -> None:
+        from quantfleet_jobs.compare import print_comparison
+        from quantfleet_jobs.recipe import load_recipe
+
+        pairs = ((first, first_run), (second, second_run))
+        loaded = [load_recipe(r, [*(override or ()), *([f"run.name={n}"] if n else [])]) for r, n in pairs]
+        print_comparison(loaded[0], loaded[1], console)
 
     exit_with(work)
 

@@ -25,7 +25,6 @@ __all__ = ["Finding", "diagnose", "storage_config"]
 _PACKAGES = (
     "ray",
     "torch",
-    "lightning",
     "xgboost",
     "mlflow",
     "deltalake",
@@ -35,7 +34,7 @@ _PACKAGES = (
     "ccxt",
     "arch",
 )
-_EXTRAS = ("deepspeed",)
+_EXTRAS = ("deepspeed", "lightning")
 _LEAST_MEMORY_GIB = 4.0
 _LEAST_DISK_GIB = 2.0
 

@@ -17,6 +17,7 @@ from quantfleet.config import Resolved, load_config
 from quantfleet.contracts import BAR_COLUMNS, DataSpec, FeatureSet, ModelConfig, SplitterConfig
 from quantfleet.errors import ConfigError, nearest
 from quantfleet.evaluation import MetricConfig
+from quantfleet.evaluation.audit import AuditConfig
 from quantfleet.evaluation.builtin import (
     DirectionalAccuracyMetric,
     DirectionClassesMetric,
@@ -173,6 +174,8 @@ class Recipe:
     backtest: BacktestConfig = field(default_factory=BacktestConfig)
     metrics: tuple[MetricConfig, ...] = field(default_factory=default_metrics)
     gates: tuple[GateConfig, ...] = field(default_factory=default_gates)
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    """What `quantfleet audit` looks at and does not believe."""
     predict: PredictConfig = field(default_factory=PredictConfig)
     search: SearchConfig | None = None
     stream: StreamConfig | None = None

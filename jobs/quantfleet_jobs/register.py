@@ -39,6 +39,7 @@ def _work(context: StageContext) -> StageOutput:
     )
     experiment = registry.experiment(recipe.run.name)
     parent = registry.parent_run(experiment, recipe.run.name, parent_tags(recipe))
+    registry.tag(parent, {"quantfleet.test_looks": str(context.output("evaluate", "looks"))})
     versions: dict[str, int] = {}
     for model in recipe.models:
         context.progress.update(f"logging {model.label}")

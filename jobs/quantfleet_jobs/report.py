@@ -16,7 +16,7 @@ from quantfleet.config import to_plain
 from quantfleet.contracts import SEGMENTS
 from quantfleet.errors import ConfigError
 from quantfleet.evaluation import information_coefficient
-from quantfleet.evaluation.report import ModelPage, ReportInputs, StageRow, render_report
+from quantfleet.evaluation.report import ModelPage, ReportInputs, StageRow, render_report, report_data
 from quantfleet_jobs.evaluate import read_scores
 from quantfleet_jobs.inputs import chunk_store, split_plan
 from quantfleet_jobs.main import job_main
@@ -49,12 +49,27 @@ def _work(context: StageContext) -> StageOutput:
         prices_note="as they were ingested; dividends and taxes are not in them. "
         f"Shorts pay {recipe.backtest.costs.borrow_bps_per_year:g} bps a year to borrow.",
         notes=_notes(context),
+        bars_per_year=recipe.market.bars_per_year,
+        verdict=json.loads(context.storage.read_text(context.output("evaluate", "verdict"))),
+        looks=context.output("evaluate", "looks"),
+        audit=_audit(context),
     )
     path = context.path("report.html")
     html = render_report(inputs)
     context.storage.write_text(path, html)
     _log_report(context, html)
-    return StageOutput(outputs={"report": path}, summary=context.storage.uri(path))
+    plain = context.path("report.json")
+    context.storage.write_text(plain, json.dumps(report_data(inputs), indent=1))
+    return StageOutput(outputs={"report": path, "data": plain}, summary=context.storage.uri(path))
+
+
+def _audit(context: StageContext) -> tuple[dict[str, Any], ...]:
+    """Findings of an audit of this very evaluation; one of an earlier state would mislead."""
+    path = context.path("audit.json")
+    if not context.storage.exists(path):
+        return ()
+    found = json.loads(context.storage.read_text(path))
+    return tuple(found["findings"]) if found["evaluated"] == context.inputs["evaluate"].fingerprint else ()
 
 
 def _pages(context: StageContext) -> tuple[ModelPage, ...]:
@@ -75,6 +90,7 @@ def _pages(context: StageContext) -> tuple[ModelPage, ...]:
                 parameters=trained["parameters"],
                 verdict=decision["verdict"],
                 reasons=tuple((r["gate"], r["passed"], r["reason"]) for r in decision["reasons"]),
+                detail=json.loads(context.storage.read_text(context.output("evaluate", "details")[model.label])),
             )
         )
     return tuple(pages)
@@ -93,6 +109,8 @@ def _notes(context: StageContext) -> tuple[str, ...]:
     symbols = len(chunk_store(context).spec.symbols)
     search = context.record.find("search")
     tried = "" if search is None else f" and {search.outputs['trials']} search trials"
+    chance = None if search is None else search.outputs.get("overfitting")
+    tried += "" if chance is None else f"; the search overfitted with a probability of {chance:.2f} (PBO on validation)"
     return (
         f"{symbols} symbols and one test period: a small sample. Tests share their error among {rivals} "
         f"candidates{tried}.",

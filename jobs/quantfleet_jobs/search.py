@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -15,7 +18,7 @@ from quantfleet.backtest import BarPanel, run_backtest
 from quantfleet.config import fingerprint, to_plain
 from quantfleet.contracts import Model
 from quantfleet.errors import ConfigError, nearest
-from quantfleet.evaluation import EvaluationView, evaluate_model
+from quantfleet.evaluation import EvaluationView, evaluate_model, probability_of_overfitting
 from quantfleet.registry.store import LoggedRun
 from quantfleet.training import TorchModelConfig
 from quantfleet.tuning import SearchConfig
@@ -30,7 +33,7 @@ from quantfleet_jobs.predictions import prediction_rows
 from quantfleet_jobs.recipe import Recipe
 from quantfleet_jobs.stage import Stage, StageContext, StageOutput
 
-__all__ = ["STAGE"]
+__all__ = ["STAGE", "search_overfitting"]
 
 
 def _work(context: StageContext) -> StageOutput:
@@ -48,18 +51,28 @@ def _work(context: StageContext) -> StageOutput:
     trials = run_search(task, context.progress.update)
     experiment = context.registry.experiment(f"{context.recipe.run.name}-search")
     parent = context.registry.parent_run(experiment, task.name, {"quantfleet.trials": str(len(trials))})
+    earned: list[pl.DataFrame] = []
     for trial in trials:
         context.progress.update(f"logging trial {trial.trial_id}")
-        _log_trial(trial, task, chunks, context, experiment, parent)
+        curve = _log_trial(trial, task, chunks, context, experiment, parent)
+        earned += [] if curve is None else [curve]
     context.registry.finish(parent)
     path = context.path("search.json")
     context.storage.write_text(path, json.dumps([asdict(t) for t in trials], indent=1, default=str))
     best = trials[0]
     settings = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in best.settings.items())
+    overfitting = search_overfitting([curve["net_return"].to_numpy() for curve in earned])
     stopped = sum(t.epochs < base.epochs for t in trials)
     return StageOutput(
-        outputs={"trials": len(trials), "results": path, "parent_run": parent, "best": dict(best.settings)},
-        summary=f"{len(trials)} trials ({stopped} stopped early); best validation loss {best.val_loss:.4f} with {settings}",
+        outputs={
+            "trials": len(trials),
+            "results": path,
+            "parent_run": parent,
+            "best": dict(best.settings),
+            "overfitting": overfitting,
+        },
+        summary=f"{len(trials)} trials ({stopped} stopped early); best validation loss {best.val_loss:.4f} with {settings}"
+        + ("" if overfitting is None else f"; probability of overfitting {overfitting:.2f}"),
     )
 
 
@@ -82,8 +95,9 @@ def _searched(recipe: Recipe) -> tuple[SearchConfig, TorchModelConfig]:
 
 def _log_trial(
     trial: Trial, task: SearchTask, chunks: ChunkStore, context: StageContext, experiment: str, parent: str
-) -> None:
-    """One MLflow run per trial: settings, learning curve and, if it got a checkpoint, what it earned on validation."""
+) -> pl.DataFrame | None:
+    """One MLflow run per trial: settings, learning curve and, if it got a checkpoint, what it earned on validation: returned."""
+    curve = None
     with tempfile.TemporaryDirectory() as local:
         files, metrics = Path(local), {"val_loss": trial.val_loss, "epochs": float(trial.epochs)}
         if trial.checkpoint is not None:
@@ -110,6 +124,23 @@ def _log_trial(
             experiment=experiment,
             parent=parent,
         )
+    return curve
+
+
+def search_overfitting(returns: Sequence[npt.NDArray[np.float64]]) -> float | None:
+    """Probability that the best of the trials by what it earned on validation is no better than their median elsewhere.
+
+    Returns: None where it cannot be told: fewer than two trials that traded throughout, or too few bars for four blocks.
+    """
+    moving = [r for r in returns if np.isfinite(r).all()]
+    bars = min((len(r) for r in moving), default=0)
+    blocks = min(16, bars // 10 // 2 * 2)
+    if blocks < 4:
+        return None
+    moving = [r for r in moving if (np.ptp(r[len(r) % blocks :].reshape(blocks, -1), axis=1) > 0.0).all()]
+    if len(moving) < 2:
+        return None
+    return probability_of_overfitting(np.column_stack(moving), blocks=blocks).probability
 
 
 def _judge(model: Model, chunks: ChunkStore, context: StageContext) -> tuple[dict[str, float], pl.DataFrame]:

@@ -1,56 +1,18 @@
-"""Decisions at the close are filled at the next open, after costs, within the capital; orders equal the reference."""
+"""Decisions at the close are filled at the next open, after costs, within the capital."""
 
 from __future__ import annotations
 
-import datetime as dt
 import math
-from collections.abc import Callable
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from quantfleet.backtest import TRADE_SCHEMA, BacktestConfig, BarPanel, PositionPolicy, run_backtest, run_backtests
-from quantfleet.errors import BacktestError, ConfigError, SchemaError
-from quantfleet.ledger import BPS, CostModel
+from quantfleet.backtest import TRADE_SCHEMA, BacktestConfig, BarPanel, run_backtest
+from quantfleet.errors import BacktestError, ConfigError
+from quantfleet.ledger import CostModel
 
-from .reference_account import reference_backtest
-
-FREE = CostModel(commission_bps=0.0, slippage_bps=0.0)
-NAN = math.nan
-
-
-def days(count: int) -> np.ndarray:
-    return np.datetime64("2020-01-01", "us") + np.arange(count) * np.timedelta64(1, "D")
-
-
-def panel(opens: object, closes: object | None = None, symbols: tuple[str, ...] | None = None) -> BarPanel:
-    """A panel of daily bars; closes default to the opens; a flat list is one symbol."""
-    open_TS = np.array(opens, dtype=np.float64)
-    close_TS = open_TS if closes is None else np.array(closes, dtype=np.float64)
-    if open_TS.ndim == 1:
-        open_TS, close_TS = open_TS[:, None], close_TS[:, None]
-    names = symbols or tuple("ABCDEFGH"[: open_TS.shape[1]])
-    return BarPanel(open_TS=open_TS, close_TS=close_TS, time_T=days(len(open_TS)), symbols=names)
-
-
-def weights(rows: object) -> np.ndarray:
-    array = np.array(rows, dtype=np.float64)
-    return array[:, None] if array.ndim == 1 else array
-
-
-def config(**options: object) -> BacktestConfig:
-    return BacktestConfig(**{"initial_capital": 1000.0, "costs": FREE, **options})  # type: ignore[arg-type]
-
-
-def random_walk(bars: int, symbols: int, seed: int = 0, drift: float = 0.0) -> BarPanel:
-    rng = np.random.default_rng(seed)
-    close_TS = 100.0 * np.exp(np.cumsum(rng.normal(drift, 0.01, (bars, symbols)), axis=0))
-    open_TS = np.vstack([np.full(symbols, 100.0), close_TS[:-1]]) * np.exp(rng.normal(0.0, 0.002, (bars, symbols)))
-    return panel(open_TS, close_TS)
-
+from .backtest_support import NAN, config, days, panel, random_walk, weights
 
 # --- the worked example
 
@@ -225,169 +187,6 @@ def test_ruin_is_final_even_if_the_price_comes_back_before_the_position_can_be_c
     assert np.isnan(result.turnover_T[3:]).all()
 
 
-# --- invariants
-
-
-@st.composite
-def scenarios(draw: Callable[..., object], *, shorts: bool) -> tuple[BarPanel, np.ndarray, BacktestConfig]:
-    """Random prices with gaps and missing bars, random weights with holes, random costs."""
-    bars, width = draw(st.integers(2, 10)), draw(st.integers(1, 3))  # type: ignore[call-overload]
-    cells = bars * width
-
-    def grid(elements: st.SearchStrategy[object]) -> np.ndarray:
-        return np.array(draw(st.lists(elements, min_size=cells, max_size=cells))).reshape(bars, width)
-
-    close_TS = 100.0 * np.exp(np.cumsum(grid(st.floats(-0.4, 0.4)), axis=0))
-    open_TS = np.vstack([np.full((1, width), 100.0), close_TS[:-1]]) * np.exp(grid(st.floats(-0.2, 0.2)))
-    missing = grid(st.sampled_from([False, False, False, True])).astype(bool)
-    missing[-1] &= ~missing[:-1].all(axis=0)  # every symbol has a bar somewhere
-    open_TS[missing], close_TS[missing] = np.nan, np.nan
-    target = grid(st.floats(-1.0 if shorts else 0.0, 1.0))
-    target = target / np.maximum(np.abs(target).sum(axis=1, keepdims=True), 1.0)
-    target[grid(st.sampled_from([False, False, True])).astype(bool)] = np.nan
-    prices = panel(open_TS, close_TS)
-    target[~prices.listed()] = np.nan
-    costs = CostModel(
-        **{name: draw(st.floats(0.0, 100.0)) for name in ("commission_bps", "slippage_bps", "spread_bps")},  # type: ignore[arg-type]
-        borrow_bps_per_year=draw(st.floats(0.0, 5000.0)),  # type: ignore[arg-type]
-    )
-    band = draw(st.sampled_from([0.0, 0.05]))
-    return prices, target, config(costs=costs, allow_short=shorts, rebalance_band=band)
-
-
-@settings(max_examples=150, deadline=None)
-@given(scenario=st.one_of(scenarios(shorts=False), scenarios(shorts=True)))
-def test_every_order_and_the_equity_equal_the_reference(scenario: tuple[BarPanel, np.ndarray, BacktestConfig]):
-    prices, target, settings_ = scenario
-    result = run_backtest(prices, target, settings_)
-    expected = reference_backtest(
-        prices.symbols,
-        prices.open_TS.tolist(),
-        prices.close_TS.tolist(),
-        target.tolist(),
-        capital=1000.0,
-        commission=settings_.costs.commission_rate,
-        slippage=settings_.costs.slippage_rate,
-        band=settings_.rebalance_band,
-        borrow_per_bar=settings_.costs.borrow_rate_per_year / 365.0,
-    )
-    assert result.equity_T == pytest.approx(expected.equity, rel=1e-9, abs=1e-6)
-    assert result.cash_T == pytest.approx(expected.cash, rel=1e-9, abs=1e-6)
-    got = [
-        (symbol, side, pytest.approx(n, rel=1e-6, abs=1e-7), pytest.approx(price, rel=1e-12))
-        for symbol, side, n, price in result.trades.select("symbol", "side", "units", "price").rows()
-    ]
-    rank = {name: s for s, name in enumerate(prices.symbols)}
-    ordered = sorted(expected.fills, key=lambda pair: (pair[0], rank[pair[1].symbol]))
-    wanted = [(f.symbol, "buy" if f.units > 0 else "sell", abs(f.units), f.price) for _, f in ordered]
-    assert wanted == got
-
-
-@settings(max_examples=100, deadline=None)
-@given(scenario=st.one_of(scenarios(shorts=False), scenarios(shorts=True)))
-def test_money_is_conserved(scenario: tuple[BarPanel, np.ndarray, BacktestConfig]):
-    """Cash moves by fills, commissions and borrow fees only,
-    and the equity is what prices earned on the positions, less all costs."""
-    prices, target, settings_ = scenario
-    result = run_backtest(prices, target, settings_)
-    trades = result.trades
-    sign = np.where(trades["side"].to_numpy() == "buy", 1.0, -1.0)
-    scale = 1000.0 + trades["notional"].sum()
-    spent = (sign * trades["notional"].to_numpy()).sum() + trades["commission"].sum() + result.borrow_T.sum()
-    assert result.cash_T[-1] == pytest.approx(1000.0 - spent, abs=1e-9 * scale)
-
-    last = pl.DataFrame(prices.close_TS).fill_nan(None).fill_null(strategy="forward").to_numpy()
-    assert result.value_TS == pytest.approx(np.nan_to_num(result.positions_TS * last), abs=1e-9 * scale)
-    assert result.equity_T == pytest.approx(result.cash_T + result.value_TS.sum(axis=1), abs=1e-9 * scale)
-
-    held_before = np.vstack([np.zeros(len(prices.symbols)), result.positions_TS[:-1]])
-    known = np.nan_to_num(last)
-    before = np.vstack([known[:1], known[:-1]])
-    traded_at = np.where(np.isnan(prices.open_TS), before, prices.open_TS)
-    overnight = (held_before * (traded_at - before)).sum()
-    intraday = (result.positions_TS * np.where(result.positions_TS != 0.0, known - traded_at, 0.0)).sum()
-    costs = trades["commission"].sum() + trades["slippage_cost"].sum() + result.borrow_T.sum()
-    assert result.equity_T[-1] == pytest.approx(1000.0 + overnight + intraday - costs, abs=1e-9 * scale)
-
-
-@settings(max_examples=100, deadline=None)
-@given(scenario=scenarios(shorts=False))
-def test_a_long_only_account_never_owes_money(scenario: tuple[BarPanel, np.ndarray, BacktestConfig]):
-    result = run_backtest(*scenario)
-    assert (result.cash_T >= -1e-9 * 1000.0).all()
-    assert (result.equity_T >= 0.0).all()
-    assert (result.positions_TS >= 0.0).all()
-
-
-@settings(max_examples=60, deadline=None)
-@given(scenario=scenarios(shorts=True), data=st.data())
-def test_the_order_of_symbols_does_not_matter(
-    scenario: tuple[BarPanel, np.ndarray, BacktestConfig], data: st.DataObject
-):
-    prices, target, settings_ = scenario
-    order = data.draw(st.permutations(range(len(prices.symbols))))
-    shuffled = panel(prices.open_TS[:, order], prices.close_TS[:, order], tuple(prices.symbols[s] for s in order))
-    straight = run_backtest(prices, target, settings_)
-    other = run_backtest(shuffled, target[:, order], settings_)
-    assert other.equity_T == pytest.approx(straight.equity_T, rel=1e-9, abs=1e-6)
-    assert other.positions_TS == pytest.approx(straight.positions_TS[:, order], rel=1e-9, abs=1e-7)
-
-
-@settings(max_examples=60, deadline=None)
-@given(moves=st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=20))
-def test_buy_and_hold_without_costs_earns_the_price_ratio(moves: list[float]):
-    closes = 100.0 * np.exp(np.cumsum(moves))
-    opens = np.concatenate([closes[:1], closes[:-1]])
-    result = run_backtest(panel(opens, closes), weights([1.0] + [NAN] * (len(moves) - 1)), config())
-    assert result.equity_T == pytest.approx(1000.0 * closes / closes[0], rel=1e-12)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    moves=st.lists(st.floats(-0.5, 0.5), min_size=4, max_size=12),
-    share=st.floats(0.05, 1.0),
-    bps=st.tuples(*[st.floats(0.0, 200.0)] * 4),
-)
-def test_a_round_trip_never_earns_more_at_higher_costs(moves: list[float], share: float, bps: tuple[float, ...]):
-    prices = panel(100.0 * np.exp(np.cumsum(moves)))
-    target = weights([share] + [NAN] * (len(moves) - 3) + [0.0, NAN])
-    cheap = CostModel(commission_bps=min(bps[0], bps[1]), slippage_bps=min(bps[2], bps[3]))
-    dear = CostModel(commission_bps=max(bps[0], bps[1]), slippage_bps=max(bps[2], bps[3]))
-    ends = [run_backtest(prices, target, config(costs=costs)).equity_T[-1] for costs in (cheap, dear)]
-    assert ends[1] <= ends[0] * (1.0 + 1e-12)
-
-
-def test_an_active_strategy_earns_less_at_every_step_of_costs():
-    prices, rng = random_walk(400, 3, seed=4), np.random.default_rng(5)
-    target = rng.dirichlet(np.ones(4), 400)[:, :3]
-    ends = [
-        run_backtest(prices, target, config(costs=CostModel(commission_bps=b, slippage_bps=b))).equity_T[-1]
-        for b in (0.0, 5.0, 10.0, 25.0, 50.0)
-    ]
-    assert ends == sorted(ends, reverse=True)
-    assert len(set(ends)) == 5
-
-
-def test_ten_times_the_capital_makes_ten_times_the_money():
-    prices, rng = random_walk(100, 3, seed=6), np.random.default_rng(7)
-    target = rng.dirichlet(np.ones(4), 100)[:, :3]
-    small, large = (run_backtest(prices, target, BacktestConfig(initial_capital=c)) for c in (1e3, 1e4))
-    assert large.equity_T == pytest.approx(10.0 * small.equity_T, rel=1e-9)
-
-
-def test_strategies_run_together_equal_each_run_alone():
-    prices, rng = random_walk(80, 3, seed=8), np.random.default_rng(9)
-    targets = {f"strategy {i}": rng.dirichlet(np.ones(4), 80)[:, :3] for i in range(4)}
-    targets["idle"] = np.full((80, 3), NAN)
-    together = run_backtests(prices, targets, BacktestConfig())
-    assert list(together) == list(targets)
-    for name, target in targets.items():
-        alone = run_backtest(prices, target, BacktestConfig())
-        assert np.array_equal(together[name].equity_T, alone.equity_T)
-        assert together[name].trades.equals(alone.trades)
-    assert together["idle"].trades.is_empty()
-
-
 # --- tables
 
 
@@ -406,6 +205,11 @@ def test_curve_and_positions_are_tables_in_utc():
         "exposure",
         "trades",
         "borrow",
+        "interest",
+        "funding",
+        "margin_call",
+        "stops",
+        "halted",
     ]
     assert curve.schema["timestamp"] == positions.schema["timestamp"] == pl.Datetime("us", "UTC")
     assert curve["trades"].sum() == result.trades.height
@@ -499,145 +303,17 @@ def test_a_backtest_config_out_of_range_names_its_key(options: dict[str, float],
         BacktestConfig(**options)  # type: ignore[arg-type]
 
 
-# --- panels from bars
+def test_rows_for_the_bars_decided_at_equal_rows_of_nan_at_all_others():
+    prices, rng = random_walk(60, 3), np.random.default_rng(3)
+    decided_at = np.flatnonzero(rng.random(60) < 0.3)
+    rows = rng.dirichlet(np.ones(4), len(decided_at))[:, :3]
+    dense = np.full((60, 3), NAN)
+    dense[decided_at] = rows
+    sparse = run_backtest(prices, rows, BacktestConfig(), decided_at=decided_at)
+    assert sparse.trades.equals(run_backtest(prices, dense, BacktestConfig()).trades)
 
 
-def bars(rows: list[tuple[str, int, float, float]]) -> pl.DataFrame:
-    start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
-    return pl.DataFrame(
-        [(symbol, start + dt.timedelta(days=day), o, c) for symbol, day, o, c in rows],
-        schema={"symbol": pl.String, "timestamp": pl.Datetime("us", "UTC"), "open": pl.Float64, "close": pl.Float64},
-        orient="row",
-    )
-
-
-def test_bars_are_laid_on_the_union_of_their_times_with_holes_left_open():
-    made = BarPanel.from_bars(bars([("B", 2, 5.0, 6.0), ("A", 0, 1.0, 2.0), ("A", 2, 3.0, 4.0), ("B", 1, 7.0, 8.0)]))
-    assert made.symbols == ("A", "B")
-    assert np.array_equal(made.open_TS, [[1.0, NAN], [NAN, 7.0], [3.0, 5.0]], equal_nan=True)
-    assert np.array_equal(made.close_TS, [[2.0, NAN], [NAN, 8.0], [4.0, 6.0]], equal_nan=True)
-    assert made.time_T.tolist() == days(3).tolist()
-    assert made.listed().tolist() == [[True, False], [True, True], [True, True]]
-
-
-def test_the_symbols_asked_for_decide_the_columns():
-    table = bars([("A", 0, 1.0, 2.0), ("A", 1, 1.0, 2.0), ("B", 0, 3.0, 4.0), ("B", 1, 3.0, 4.0)])
-    assert BarPanel.from_bars(table, symbols=["B"]).open_TS.tolist() == [[3.0], [3.0]]
-    with pytest.raises(BacktestError, match="no bars for C; there are bars for A, B"):
-        BarPanel.from_bars(table, symbols=["A", "C"])
-
-
-def test_two_bars_at_one_time():
-    with pytest.raises(BacktestError, match="A has two bars at 2020-01-01"):
-        BarPanel.from_bars(bars([("A", 0, 1.0, 1.0), ("A", 0, 1.0, 1.0), ("A", 1, 1.0, 1.0)]))
-
-
-def test_bars_without_a_close():
-    with pytest.raises(SchemaError, match="no column 'close'"):
-        BarPanel.from_bars(bars([("A", 0, 1.0, 1.0)]).drop("close"))
-
-
-# --- from forecasts to weights
-
-
-def predictions(rows: list[tuple[str, int, float | None, float | None]]) -> pl.DataFrame:
-    start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
-    return pl.DataFrame(
-        [(symbol, start + dt.timedelta(days=day), expected, position) for symbol, day, expected, position in rows],
-        schema={
-            "symbol": pl.String,
-            "timestamp": pl.Datetime("us", "UTC"),
-            "expected_return": pl.Float64,
-            "position": pl.Float64,
-        },
-        orient="row",
-    )
-
-
-def same(got: np.ndarray, wanted: object) -> bool:
-    return np.array_equal(got, np.array(wanted, dtype=np.float64), equal_nan=True)
-
-
-def test_forecasts_beyond_the_threshold_take_an_equal_share():
-    rows = predictions([("A", 0, 0.002, None), ("B", 0, 0.0005, None), ("A", 1, -0.002, None), ("B", 1, -0.0005, None)])
-    prices = panel([[1.0, 1.0]] * 3)
-    flat = PositionPolicy(mode="long_flat", threshold_bps=10.0, rebalance="every_bar")
-    short = PositionPolicy(mode="long_short", threshold_bps=10.0, rebalance="every_bar")
-    assert same(flat.target_weights(rows, prices), [[0.5, 0.0], [0.0, 0.0], [NAN, NAN]])
-    assert same(short.target_weights(rows, prices), [[0.5, 0.0], [-0.5, 0.0], [NAN, NAN]])
-
-
-def test_a_forecast_exactly_at_the_threshold_stays_flat():
-    prices = panel([1.0, 1.0])
-    rows = predictions([("A", 0, 0.0, None), ("A", 1, 0.5, None)])
-    assert same(PositionPolicy().target_weights(rows, prices), [[0.0], [1.0]])
-    rows = predictions([("A", 0, 10.0 * BPS, None), ("A", 1, 10.0 * BPS + 1e-9, None)])
-    assert same(PositionPolicy(threshold_bps=10.0).target_weights(rows, prices), [[0.0], [1.0]])
-
-
-def test_a_rule_models_position_is_taken_as_it_is_and_shorts_are_flat_under_long_flat():
-    rows = predictions([("A", 0, None, 0.4), ("A", 1, 0.9, -1.0)])
-    prices = panel([1.0, 1.0])
-    assert same(PositionPolicy(mode="long_short").target_weights(rows, prices), [[0.4], [-1.0]])
-    assert same(PositionPolicy(mode="long_flat").target_weights(rows, prices), [[0.4], [0.0]])
-
-
-def test_the_share_is_of_the_symbols_listed_so_far():
-    prices = panel([[1.0, NAN], [1.0, 1.0]])
-    rows = predictions([("A", 0, None, 1.0), ("A", 1, None, 1.0), ("B", 1, None, 1.0)])
-    assert same(PositionPolicy().target_weights(rows, prices), [[1.0, NAN], [0.5, 0.5]])
-
-
-def test_on_change_decides_only_what_is_new_so_that_buy_and_hold_trades_once():
-    prices = random_walk(50, 2, drift=0.001)
-    rows = predictions([(s, t, None, 1.0) for t in range(50) for s in ("A", "B")])
-    held = run_backtest(prices, PositionPolicy().target_weights(rows, prices), BacktestConfig())
-    drifted = PositionPolicy(rebalance="every_bar").target_weights(rows, prices)
-    assert held.trades.height == 2
-    assert run_backtest(prices, drifted, BacktestConfig()).trades.height > 50
-
-
-def test_a_decision_is_held_for_its_horizon_by_averaging_the_last_ones():
-    signs = [1, 1, -1, -1, 1]
-    rows = predictions([("A", t, 0.01 * sign, None) for t, sign in enumerate(signs)])
-    policy = PositionPolicy(mode="long_short", horizon_bars=2, rebalance="every_bar")
-    assert same(policy.target_weights(rows, panel([1.0] * 5)), [[0.5], [1.0], [0.0], [-1.0], [0.0]])
-
-
-def test_rows_that_say_nothing_decide_nothing():
-    rows = predictions([("A", 0, 0.01, None), ("A", 1, NAN, None), ("A", 2, None, None)])
-    assert same(PositionPolicy().target_weights(rows, panel([1.0] * 4)), [[1.0], [NAN], [NAN], [NAN]])
-
-
-def test_long_short_weights_on_a_long_only_account_are_refused():
-    prices = panel([1.0, 1.0])
-    short = PositionPolicy(mode="long_short").target_weights(predictions([("A", 0, -0.1, None)]), prices)
-    with pytest.raises(BacktestError, match="long-only"):
-        run_backtest(prices, short, config())
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([("A", 0, 0.1, None), ("A", 0, 0.1, None)], "two predictions for A at 2020-01-01"),
-        ([("Z", 0, 0.1, None)], "predictions for Z, but there are prices for A only"),
-        ([("A", 9, 0.1, None)], "1 predictions have no bar at their time, first 2020-01-10"),
-        ([("A", 0, None, 1.5)], r"position 1\.5 of A at 2020-01-01.*beyond its whole share"),
-    ],
-)
-def test_predictions_that_do_not_fit_the_prices(rows: list[tuple[str, int, float | None, float | None]], message: str):
-    with pytest.raises(BacktestError, match=message):
-        PositionPolicy().target_weights(predictions(rows), panel([1.0, 1.0]))
-
-
-def test_predictions_without_a_column():
-    with pytest.raises(SchemaError, match="no column 'position'"):
-        PositionPolicy().target_weights(predictions([]).drop("position"), panel([1.0, 1.0]))
-
-
-@pytest.mark.parametrize(
-    ("options", "key"), [({"threshold_bps": -1.0}, "threshold_bps"), ({"horizon_bars": 0}, "horizon_bars")]
-)
-def test_a_policy_out_of_range_names_its_key(options: dict[str, float], key: str):
-    with pytest.raises(ConfigError, match=rf"policy\.{key}="):
-        PositionPolicy(**options)  # type: ignore[arg-type]
+@pytest.mark.parametrize("decided_at", [[1, 0], [0, 0], [-1, 0], [0, 3]])
+def test_bars_decided_at_that_do_not_rise_or_that_there_are_not(decided_at: list[int]):
+    with pytest.raises(BacktestError, match="must hold rising numbers of bars between 0 and 2"):
+        run_backtest(panel([1.0] * 3), weights([0.0, 0.0]), config(), decided_at=decided_at)

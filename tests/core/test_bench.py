@@ -29,7 +29,9 @@ def test_every_row_has_the_id_of_its_file_and_a_target(harness: Any):
         name: importlib.import_module(f"bench.rows.{name}").ROW for _, name, _ in pkgutil.iter_modules(rows.__path__)
     }
     ids = [one.id for one in found.values()]
-    assert {"A1", "A2", "B1", "B1w", "B2", "C", "C_memcpy", "D", "E1", "E1-1M", "E2", "E3", "J3"} <= set(ids)
+    assert {"A1", "A2", "B1", "B1w", "B2", "C", "C_memcpy", "D", "E1", "E1-1M", "E2", "E3", "J1", "J2", "J3"} <= set(
+        ids
+    )
     assert len(set(ids)) == len(ids)
     assert all(one.target > 0 and one.rounds >= 5 and one.work and one.peer for one in found.values())
 

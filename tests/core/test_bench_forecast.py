@@ -116,8 +116,8 @@ def test_training_says_when_time_stopped_it_and_ends_when_validation_no_longer_f
 def test_the_rate_halves_or_falls_late_as_the_authors_scripts_say(forecast: Any):
     halve = forecast.protocol.Training(batch=1, learning_rate=8.0)
     late = forecast.protocol.Training(batch=1, learning_rate=1.0, decay="late")
-    assert [halve.rate(e) for e in range(4)] == [8, 4, 2, 1]
-    assert [late.rate(e) for e in range(5)] == pytest.approx([1, 1, 1, 0.9, 0.81])
+    assert [halve.rate(e) for e in range(5)] == [8, 8, 4, 2, 1]
+    assert [late.rate(e) for e in range(6)] == pytest.approx([1, 1, 1, 1, 0.9, 0.81])
 
 
 def test_the_table_says_where_persistence_wins(forecast: Any):
@@ -137,6 +137,12 @@ def test_the_file_of_results_holds_rows_that_exist(forecast: Any):
         assert (record["lookback"], record["steps"], record["source"]) == (row.lookback, row.steps, row.source)
         if record["published_mse"] is not None:
             assert (record["published_mse"], record["published_mae"]) == row.published
+
+
+def test_the_page_shows_the_table_of_the_file(forecast: Any):
+    records = json.loads((REPOSITORY / "bench" / "forecast.json").read_text())
+    page = (REPOSITORY / "bench" / "forecast" / "README.md").read_text()
+    assert f"```\n{forecast.main.table(records)}\n```" in page
 
 
 def test_without_the_data_the_error_says_where_to_get_them(

@@ -9,6 +9,8 @@ import pytest
 from arch.bootstrap import StationaryBootstrap, optimal_block_length
 
 from quantfleet.evaluation import (
+    bootstrap,
+    bootstrap_kernel,
     optimal_block_bars,
     resample_sharpes,
     sharpe,
@@ -88,6 +90,38 @@ def test_the_seed_decides_the_draw():
     first, again, other = (resample_sharpes(returns, block_bars=3.0, resamples=50, seed=s) for s in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("block_bars", [1.0, 7.0])
+def test_draws_do_not_depend_on_threads_or_on_how_many_more_are_drawn(
+    block_bars: float, monkeypatch: pytest.MonkeyPatch
+):
+    returns = np.stack([ar1(101, seed=12), ar1(101, seed=13)])
+    monkeypatch.setattr(bootstrap, "_SLICE_PLACES", 500)  # a hundred slices and more
+    alone, together = (
+        resample_sharpes(returns, block_bars=block_bars, resamples=1000, seed=3, threads=t) for t in (1, 4)
+    )
+    fewer = resample_sharpes(returns, block_bars=block_bars, resamples=77, seed=3)
+    assert np.array_equal(alone, together)
+    assert np.array_equal(alone[:77], fewer)
+
+
+@pytest.mark.parametrize("block_bars", [1.0, 4.0, 700.0])
+def test_a_series_is_drawn_alike_alone_and_beside_others(block_bars: float):
+    a, b, c = (ar1(301, seed=s) for s in (25, 26, 27))
+    alone = resample_sharpes(a, block_bars=block_bars, resamples=200, seed=4)[:, 0]
+    beside = resample_sharpes(np.stack([b, a, c]), block_bars=block_bars, resamples=200, seed=4)[:, 1]
+    assert alone == pytest.approx(beside, rel=1e-9)
+
+
+@pytest.mark.parametrize("block_bars", [1.5, 20.0, 400.0, 1e6])
+def test_block_lengths_are_geometric(block_bars: float):
+    keep, other = bootstrap_kernel.length_table(block_bars)
+    chance = np.zeros(256)
+    np.add.at(chance, np.arange(256), keep / 2.0**24 / 256)
+    np.add.at(chance, other, (1.0 - keep / 2.0**24) / 256)
+    geometric = np.append((1 - 1 / block_bars) ** 255, (1 - 1 / block_bars) ** np.arange(255) / block_bars)
+    assert chance == pytest.approx(geometric, abs=2.0**-24)
 
 
 def test_pairs_take_the_same_bars():
@@ -204,6 +238,11 @@ def test_resamples_without_a_ratio_count_against_a_strategy_that_hardly_traded()
 def test_what_cannot_be_resampled_is_refused(returns: np.ndarray, options: dict[str, float]):
     with pytest.raises(ValueError, match="cannot resample"):
         resample_sharpes(returns, seed=0, **options)  # type: ignore[arg-type]
+
+
+def test_no_threads_are_refused():
+    with pytest.raises(ValueError, match="threads=0"):
+        resample_sharpes(np.array([0.1, 0.2]), block_bars=1.0, resamples=1, seed=0, threads=0)
 
 
 def test_series_of_different_length_are_no_pair():

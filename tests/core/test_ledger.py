@@ -33,7 +33,18 @@ def prices(*values: float) -> np.ndarray:
 # --- costs
 
 
-@pytest.mark.parametrize("field", ["commission_bps", "slippage_bps", "spread_bps", "borrow_bps_per_year"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "commission_bps",
+        "maker_bps",
+        "slippage_bps",
+        "spread_bps",
+        "impact_bps",
+        "borrow_bps_per_year",
+        "margin_bps_per_year",
+    ],
+)
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, 10_000.0])
 def test_a_cost_that_is_no_cost_is_a_config_error_naming_the_field(field: str, value: float):
     with pytest.raises(ConfigError, match=rf"costs\.{field}="):

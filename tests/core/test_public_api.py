@@ -12,8 +12,8 @@ ROOTS = ("quantfleet", "quantfleet_models", "quantfleet_data", "quantfleet_jobs"
 PUBLIC = {
     "quantfleet": ["__version__"],
     "quantfleet.backtest": [
-        "TRADE_SCHEMA", "BacktestConfig", "BacktestResult", "BarPanel", "PositionPolicy", "run_backtest",
-        "run_backtests",
+        "TRADE_SCHEMA", "BacktestConfig", "BacktestResult", "BarPanel", "OrderLog", "PositionPolicy", "SignalMetrics",
+        "SignalRuns", "run_backtest", "run_backtests", "run_signals",
     ],
     "quantfleet.calibration": ["ConformalQuantiles", "IsotonicCalibration", "TemperatureCalibration"],
     "quantfleet.cluster": ["ClusterConfig"],
@@ -48,11 +48,17 @@ PUBLIC = {
         "shuffle_labels", "shuffle_rows", "sortino", "tail_ratio", "total_return", "turnover_per_year", "up_share",
         "value_at_risk",
     ],
+    "quantfleet.evaluation.audit": ["CHECKS", "AuditConfig", "AuditInputs", "Finding", "audit", "least_squares"],
+    "quantfleet.evaluation.inference": [
+        "BayesianComparison", "DieboldMariano", "ModelVerdict", "RunVerdict", "Superiority", "adjusted_p_values",
+        "bayes_factor", "bayesian_comparison", "confidence_set", "detection_power", "diebold_mariano", "judge",
+        "permuted_correlation_p", "sign_flip_p", "superiority", "years_to_detect",
+    ],
     "quantfleet.evaluation.report": [
         "CURVE_COLUMNS", "FEATURE_COLUMNS", "SEGMENTS", "ModelPage", "ReportInputs", "StageRow",
-        "render_quality_page", "render_report",
+        "render_quality_page", "render_report", "report_data",
     ],
-    "quantfleet.ledger": ["BPS", "DUST", "Account", "CostModel", "Fills"],
+    "quantfleet.ledger": ["BPS", "DUST", "Account", "CostModel", "Fills", "RiskRules"],
     "quantfleet.registry": [
         "GATES", "BeatsBaselinesGate", "BeatsChampionGate", "Candidate", "Decision", "DeflatedSharpeGate",
         "GateConfig", "GateContext", "GateResult", "MaxDrawdownGate", "MinIcGate", "MinSharpeGate",

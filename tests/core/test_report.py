@@ -280,7 +280,7 @@ def test_prints_the_caveats_beside_the_headline():
 
 def test_says_in_every_section_how_to_read_it_and_when_it_lies():
     html = usual_page()
-    assert html.count("<section") == html.count("How to read it:") == html.count("When it lies:") == 9
+    assert html.count("<section") == html.count("How to read it:") == html.count("When it lies:") == 11
 
 
 # --- what it rests on -------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from quantfleet.registry.promotions import PromotionLog
 from quantfleet.registry.store import ModelRegistry
 from quantfleet.storage import LakeTable, Storage, StorageConfig
 from quantfleet_data.chunks import ChunkStore
+from quantfleet_jobs import audit
 from quantfleet_jobs.cli import app
 from quantfleet_jobs.drift import print_drift
 from quantfleet_jobs.main import perform
@@ -224,6 +225,31 @@ def test_drift_since_training_is_told_feature_by_feature(done: Mapping[str, Stag
     assert sum(verdict in ("large", "moderate", "stable") for verdict in shown.values()) == 53
     with pytest.raises(EmptyTableError, match="has no row from 2030-01-01"):
         print_drift(load_recipe(str(recipe), environ={}), console, since="2030-01-01")
+
+
+def test_the_audit_finds_no_leak_and_says_what_it_could_not_check(
+    done: Mapping[str, StageRecord], recipe: Path, storage: Storage
+):
+    made = perform([audit.STAGE], load_recipe(str(recipe), environ={}), console=Console(quiet=True))["audit"]
+    outcomes = {f["check"]: f["outcome"] for f in json.loads(storage.read_text(made.outputs["findings"]))["findings"]}
+    assert {name for name, outcome in outcomes.items() if outcome != "passed"} == {"universe"}
+    assert len(outcomes) == 11
+
+
+def test_the_evaluation_holds_what_costs_delays_and_parts_of_the_period_do(
+    done: Mapping[str, StageRecord], storage: Storage
+):
+    outputs = done["evaluate"].outputs
+    detail = json.loads(storage.read_text(outputs["details"]["xgboost"]))
+    assert [row["cost_bps"] for row in detail["costs"]] == [0, 5, 10, 20, 30, 50]
+    earned = [row["total_return"] for row in detail["costs"]]
+    assert earned == sorted(earned, reverse=True)
+    assert {row["group"] for row in detail["slices"]} == {"year", "regime", "asset", "stress"}
+    scores = json.loads(storage.read_text(outputs["models"]["xgboost"]))["test"]
+    assert detail["delays"][0]["sharpe"] == pytest.approx(scores["sharpe"], abs=1e-9)
+    verdict = json.loads(storage.read_text(outputs["verdict"]))
+    assert set(verdict["models"]) == {"hybrid", "xgboost"}
+    assert outputs["looks"] == 1
 
 
 def test_the_same_recipe_again_changes_nothing(done: Mapping[str, StageRecord], recipe: Path):

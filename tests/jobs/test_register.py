@@ -91,6 +91,12 @@ def test_a_promote_moves_the_alias_to_the_candidate_and_the_log_says_why(make: C
     assert f"PROMOTE challenger (version {version})" in made.summary
 
 
+def test_the_run_in_mlflow_says_how_often_its_test_period_was_looked_at(make: Callable[..., Run]):
+    run = make(HELD)
+    parent = run.register().outputs["parent_run"]
+    assert run.registry.client.get_run(parent).data.tags["quantfleet.test_looks"] == "3"
+
+
 def test_a_hold_leaves_the_alias_nowhere(make: Callable[..., Run]):
     run = make(HELD)
     run.register()

@@ -94,8 +94,8 @@ def test_heads_have_one_answer_per_window_and_horizon_and_quantiles_rise(name: s
 def test_it_learns_one_batch_by_heart(name: str):
     model, x_NLF, targets = forecaster(name), windows(8), targets_of(8)
     objective = MultiTaskLoss(LossConfig(), plain_stats(SPEC, slots=8), slots=8)
-    optimizer, mask_N, losses = torch.optim.Adam(model.parameters(), 1e-2), torch.ones(8, dtype=torch.bool), []
-    for _ in range(600):
+    optimizer, mask_N, losses = torch.optim.Adam(model.parameters(), 3e-2), torch.ones(8, dtype=torch.bool), []
+    for _ in range(300):
         loss = objective(model(x_NLF), targets, mask_N)
         optimizer.zero_grad()
         loss.backward()
@@ -301,6 +301,19 @@ def test_the_position_sizer_is_64_32_16_1_and_answers_with_a_share_of_capital():
     assert position_BC is not None
     assert position_BC.shape == data.batches["test"].mask_BC.shape
     assert ((position_BC > 0) & (position_BC < 1)).all()
+
+
+def test_the_sharpe_ratio_of_the_loss_is_that_of_the_network_s_own_positions_after_costs():
+    config = LossConfig(returns=0, direction=0, volatility=0, sharpe=1.0, sharpe_cost_bps=20.0)
+    stats = plain_stats(
+        SPEC, slots=64, label_std_K=np.full(6, 0.01), label_mean_K=np.array([0.002, 0.004, 0.5, 0.5, 0, 0])
+    )
+    targets, position_N1 = targets_of(64), torch.rand(64, 1, generator=torch.Generator().manual_seed(5))
+    heads = {**dict.fromkeys(HEADS, torch.full((64, 2), 9.0)), "position": position_N1}
+    loss = MultiTaskLoss(config, stats, slots=64)(heads, targets, torch.ones(64, dtype=torch.bool))
+    return_NH = targets["return"].double().numpy() * 0.01 + np.array([0.002, 0.004])
+    pnl_NH = position_N1.double().numpy() * return_NH - 2 * position_N1.double().numpy() * 20e-4
+    assert -loss.item() == pytest.approx((pnl_NH.mean(0) / pnl_NH.std(0, ddof=1)).mean(), rel=1e-5)
 
 
 def test_the_position_sizer_learns_to_hold_what_will_rise_and_little_of_what_will_fall():

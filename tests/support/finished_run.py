@@ -39,7 +39,7 @@ def finish_until_evaluate(recipe: Recipe, storage: Storage) -> RunRecord:
             "predictions": record.path("predictions"),
         },
         "backtest": {"models": {name: made["traded"] for name, made in models.items()}},
-        "evaluate": {"models": {name: made["scores"] for name, made in models.items()}},
+        "evaluate": {"models": {name: made["scores"] for name, made in models.items()}, "looks": 3},
     }
     for stage, own in outputs.items():
         record.finish(

@@ -18,6 +18,7 @@ WAYS = {
     "zero-1": (2, DeepSpeedConfig(zero_stage=1), {}),
     "zero-2-in-pieces": (2, DeepSpeedConfig(zero_stage=2), {"micro_windows": 20}),
     "zero-3": (2, DeepSpeedConfig(zero_stage=3), {}),
+    "zero-2-offload": (2, DeepSpeedConfig(zero_stage=2, offload=True), {}),
 }
 TOLERANCE = 1e-5
 """Relative, on every loss of both epochs: sums are made in another order, nothing else differs."""

@@ -92,16 +92,16 @@ def slow_worker(config: dict[str, Any], rank: int) -> list[dict[str, Any]]:
     import ray.train
 
     from quantfleet.training import loop
-    from quantfleet.training.strategies.engine import Engine
+    from quantfleet.training.strategies.engine import TorchEngine
 
-    plain, warnings = Engine.forward, []
+    plain, warnings = TorchEngine.forward, []
 
     def forward(self: Any, *inputs: Any) -> Any:
         if ray.train.get_context().get_world_rank() == rank:
             time.sleep(0.03)
         return plain(self, *inputs)
 
-    Engine.forward = forward  # type: ignore[method-assign]
+    TorchEngine.forward = forward  # type: ignore[method-assign]
     loop.log = SimpleNamespace(warning=lambda said, **about: warnings.append({"said": said, **about}))
     loop.fit_on_worker(config)
     return warnings

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from quantfleet_data.compiled import read_only
+from quantfleet.compiled import read_only
 from quantfleet_data.trade_bars.base import BarRule
 
 __all__ = ["FLOATS", "INTEGERS", "Floats", "Integers", "run_trades", "start_state"]

@@ -5,7 +5,6 @@ Shapes: N windows, L look-back bars, S steps, F channels, M = N x F series, P pa
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -52,18 +51,22 @@ class PatchLayer(nn.Module):
             nn.Linear(width, feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feedforward, width)
         )
         self.dropout = nn.Dropout(dropout)
+        # the authors' code drops after the projection and again before the sum; that is dropping once, with this probability
+        self.dropout_twice = nn.Dropout(1 - (1 - dropout) ** 2)
 
     def forward(self, x_MPD: Tensor, scores_MAPP: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns: the rows (M, P, D), and the attention scores before the softmax."""
         q, k, v = (
             part(x_MPD).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
         )
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        if scores_MAPP is not None:
-            scores = scores + scores_MAPP
+        q, k_turned = q * q.shape[-1] ** -0.5, k.transpose(-1, -2)
+        if scores_MAPP is None:
+            scores = q @ k_turned
+        else:  # product and sum in one pass: scores are the largest tensor here by far
+            given = scores_MAPP.flatten(0, 1)
+            scores = torch.baddbmm(given, q.flatten(0, 1), k_turned.flatten(0, 1)).view_as(scores_MAPP)
         attended = (torch.softmax(scores, -1) @ v).transpose(1, 2).flatten(-2)
-        # the authors' code drops twice here: after the projection and before the sum
-        x_MPD = self.norm_attention(x_MPD + self.dropout(self.dropout(self.out(attended))))
+        x_MPD = self.norm_attention(x_MPD + self.dropout_twice(self.out(attended)))
         return self.norm_feedforward(x_MPD + self.dropout(self.feedforward(x_MPD))), scores
 
 

@@ -3,7 +3,8 @@
 from quantfleet.backtest.config import BacktestConfig
 from quantfleet.backtest.panel import BarPanel
 from quantfleet.backtest.policy import PositionPolicy
-from quantfleet.backtest.result import TRADE_SCHEMA, BacktestResult
+from quantfleet.backtest.result import TRADE_SCHEMA, BacktestResult, OrderLog
+from quantfleet.backtest.signals import SignalMetrics, SignalRuns, run_signals
 from quantfleet.backtest.vectorised import run_backtest, run_backtests
 
 __all__ = [
@@ -11,7 +12,11 @@ __all__ = [
     "BacktestConfig",
     "BacktestResult",
     "BarPanel",
+    "OrderLog",
     "PositionPolicy",
+    "SignalMetrics",
+    "SignalRuns",
     "run_backtest",
     "run_backtests",
+    "run_signals",
 ]

@@ -1,196 +1,198 @@
-"""The vectorised engine: a loop over bars, all symbols and all strategies at once, every fill booked by the ledger.
+"""The vectorised engine: one compiled loop over bars for all symbols of a strategy, every fill booked by the ledger.
 
-Shapes: T bars, S symbols, P strategies on the same prices.
+Shapes: T bars, S symbols, D decisions.
 
 Time. Row t of the weights is decided at the close of bar t. It is turned into target units there and then, with the
 equity and the closes known at that moment (sizing from the next open would look ahead), and filled at the open of bar
 t+1, bounded by the cash at the fill. A decision on the last bar is never filled.
 
-Borrow fees. What is held between two opens is charged at the later one, before its fills, at the last known closes.
+Holding costs. Borrow fees, interest and funding of what is held between two opens are charged at the later one, before its fills,
+at the last known closes.
 
 Missing bars. A symbol without a bar cannot trade: its order, in units, waits for the symbol's next open, unless a later
 decision replaces it. Its position is marked at the last known close. A symbol that never returns stays marked there.
 
 Keeping. A NaN weight decides nothing: the position stays as it is, and an order that still waits goes on waiting.
 
+Margin calls. Where the equity is below the maintenance margin at a close, everything is closed at the next open, and decisions
+count for nothing until it is; then the account may trade again.
+
+Risk rules (`quantfleet.ledger.risk`) look at the same closes and go before what the strategy decides there.
+
+Impact. An order is measured by the volume of the bar it was decided in, which is known then. A symbol whose last bar had no volume
+does not trade; its order waits.
+
 Ruin. An account whose equity is not above zero at a close (shorts can do that) closes everything at the next open and
-never opens again.
+never opens again. That is a margin call too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from quantfleet.backtest.config import BacktestConfig
 from quantfleet.backtest.panel import BarPanel
-from quantfleet.backtest.result import TRADE_SCHEMA, BacktestResult, utc
+from quantfleet.backtest.result import BacktestResult, OrderLog
+from quantfleet.compiled import read_only
 from quantfleet.errors import BacktestError
-from quantfleet.ledger import Account, Fills
+from quantfleet.ledger.terms import FREE_UNITS, Terms
 
-__all__ = ["run_backtest", "run_backtests"]
+__all__ = ["Rules", "run_backtest", "run_backtests", "terms_of"]
 
 Array = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 _YEAR = np.timedelta64(365, "D")
-_ROUNDING = 1e-9
-"""How far above 1 the absolute weights of a row may sum: 1/3 + 1/3 + 1/3 is not always 1."""
+_NOTHING = np.zeros((0, 0))
 
 
-def run_backtest(prices: BarPanel, target_weights_TS: Array, config: BacktestConfig) -> BacktestResult:
+class Rules(NamedTuple):
+    """What the loop over bars goes by, as plain numbers; see `BacktestConfig`."""
+
+    capital: float
+    band: float
+    allow_short: bool
+    borrow_per_year: float
+    margin_per_year: float
+    maintenance: float
+
+
+def run_backtest(
+    prices: BarPanel,
+    target_weights_TS: Array,
+    config: BacktestConfig,
+    *,
+    decided_at: npt.ArrayLike | None = None,
+) -> BacktestResult:
     """Trade target weights of one strategy.
 
     Args:
         prices: T bars of S symbols.
         target_weights_TS: shape (T, S), share of the equity wanted in each symbol, decided at the close of bar t;
-            negative is short, NaN keeps the position. The absolute weights of a row sum to at most 1.
+            negative is short, NaN keeps the position. The absolute weights of a row sum to at most 1, or the leverage.
+        decided_at: with it, the weights have shape (D, S), one row for each of these bars, whose numbers rise; the same as
+            rows of NaN at all others, without the memory.
     Raises: BacktestError: weights of another shape than the prices, infinite, above the whole capital, short where
-        shorting is not allowed, or asking for a symbol before its first bar.
+        shorting is not allowed, or asking for a symbol before its first bar; bars that do not rise or that there are not.
     """
-    return run_backtests(prices, {"strategy": target_weights_TS}, config)["strategy"]
+    every = np.arange(len(prices.time_T)) if decided_at is None else np.asarray(decided_at)
+    return _trade("strategy", prices, every, target_weights_TS, config)
 
 
 def run_backtests(
     prices: BarPanel, target_weights: Mapping[str, Array], config: BacktestConfig
 ) -> dict[str, BacktestResult]:
-    """Trade several strategies on the same prices in one pass, each on an account of its own.
+    """Trade several strategies on the same prices, each on an account of its own.
 
     Args:
         target_weights: for each strategy an array as in `run_backtest`.
     Returns: a result per strategy, in the same order; each equals what `run_backtest` returns for it alone.
     Raises: BacktestError: see `run_backtest`; the message names the strategy.
     """
-    if not target_weights:
-        return {}
-    for name, weights_TS in target_weights.items():
-        _check_weights(name, weights_TS, prices, config)
-    weights_TPS = np.stack(list(target_weights.values()), axis=1).astype(np.float64)
-    account = Account(
-        initial_capital=config.initial_capital,
-        symbols=len(prices.symbols),
-        costs=config.costs,
-        allow_short=config.allow_short,
-        portfolios=len(target_weights),
-    )
-    books = _Books(prices, len(target_weights))
-    decides_T = np.asarray(~np.isnan(weights_TPS).all(axis=(1, 2)))
-    waiting_PS = np.full(account.units_PS.shape, np.nan)  # target units of orders not filled yet
-    ruined_P: Flags = np.zeros(len(target_weights), dtype=np.bool_)
-    held_years_T = np.diff(prices.time_T, prepend=prices.time_T[:1]) / _YEAR
-    for t in range(len(prices.time_T)):
-        books.borrow_PT[:, t] = account.accrue(float(held_years_T[t]))
-        if not np.isnan(waiting_PS).all():
-            order_PS = np.where(np.isnan(waiting_PS), 0.0, waiting_PS - account.units_PS)
-            books.log(t, account.fill(order_PS, prices.open_TS[t]))
-            waiting_PS[:, ~np.isnan(prices.open_TS[t])] = np.nan
-        account.mark(prices.close_TS[t])
-        books.close(t, account)
-        if decides_T[t]:
-            _decide(weights_TPS[t], account, config.rebalance_band, waiting_PS)
-        ruined_P = ruined_P | (account.equity <= 0.0)
-        if ruined_P.any():
-            waiting_PS[ruined_P] = np.where(account.units_PS[ruined_P] != 0.0, 0.0, np.nan)
-    return {name: books.result(p, config.initial_capital) for p, name in enumerate(target_weights)}
+    every_T = np.arange(len(prices.time_T))
+    return {name: _trade(name, prices, every_T, weights_TS, config) for name, weights_TS in target_weights.items()}
 
 
-def _check_weights(name: str, weights_TS: Array, prices: BarPanel, config: BacktestConfig) -> None:
-    if weights_TS.shape != prices.close_TS.shape:
+def _trade(
+    name: str, prices: BarPanel, bar_D: npt.NDArray[np.int64], weights_DS: Array, config: BacktestConfig
+) -> BacktestResult:
+    from quantfleet.backtest import loop
+
+    bars, width = prices.close_TS.shape
+    if bar_D.ndim != 1 or (len(bar_D) and (bar_D[0] < 0 or bar_D[-1] >= bars)) or (np.diff(bar_D) <= 0).any():
         raise BacktestError(
-            f"{name}: target weights have shape {weights_TS.shape} but prices have {prices.close_TS.shape} (bars, "
-            "symbols). Give one row per bar and one column per symbol; use NaN where nothing is decided.",
+            f"{name}: decided_at={bar_D} must hold rising numbers of bars between 0 and {bars - 1}.", strategy=name
+        )
+    if weights_DS.shape != (len(bar_D), width):
+        raise BacktestError(
+            f"{name}: target weights have shape {weights_DS.shape} but prices have {prices.close_TS.shape} (bars, "
+            f"symbols). Give one row for each of the {len(bar_D)} bars decided at and one column per symbol; use NaN where "
+            "nothing is decided.",
             strategy=name,
         )
-    known_TS: Array = np.where(np.isnan(weights_TS), 0.0, weights_TS)
-
-    def refuse(wrong_TS: Flags, why: str) -> None:
-        wrong_T = wrong_TS.reshape(len(known_TS), -1).any(axis=1)
-        if wrong_T.any():
-            t = int(np.argmax(wrong_T))
-            row = ", ".join(f"{s} {w:.6g}" for s, w in zip(prices.symbols, weights_TS[t], strict=True) if w == w and w)
-            raise BacktestError(f"{name}: weights at {prices.time_T[t]} ({row}) {why}", strategy=name, bar=t)
-
-    refuse(np.isinf(known_TS), "are infinite. A weight is a share of the capital.")
-    refuse(
-        np.abs(known_TS).sum(axis=1) > 1.0 + _ROUNDING,
-        "sum to more than the whole capital. There is no leverage: keep the sum of absolute weights at or below 1.",
+    weights_DS = np.asarray(weights_DS, dtype=np.float64)
+    books_KT, fills_T = np.zeros((loop.BOOKS, bars)), np.zeros(bars, dtype=np.int64)
+    # Room for an order a bar and symbol: pages that are never written take no memory.
+    symbol_N, units_N = np.empty(bars * width, dtype=np.int32), np.empty(bars * width)
+    terms, limits = terms_of(config, prices), config.risk.limits()
+    orders, refusal, decision = loop.trade_weights(
+        read_only(prices.open_TS),
+        read_only(prices.close_TS),
+        read_only(_NOTHING if prices.volume_TS is None or not terms.impact else prices.volume_TS),
+        read_only(_NOTHING if prices.funding_TS is None else prices.funding_TS),
+        np.diff(prices.time_T, prepend=prices.time_T[:1]) / _YEAR,
+        read_only(bar_D.astype(np.int64)),
+        read_only(weights_DS),
+        read_only(prices.time_T.astype("datetime64[D]").astype(np.int64)),
+        read_only(prices.marks_TS if limits is not None and limits.needs_window else _NOTHING),
+        Rules(
+            capital=config.initial_capital,
+            band=config.rebalance_band,
+            allow_short=config.allow_short,
+            borrow_per_year=config.costs.borrow_rate_per_year,
+            margin_per_year=config.costs.margin_rate_per_year,
+            maintenance=config.maintenance_margin,
+        ),
+        limits,
+        terms,
+        books_KT,
+        fills_T,
+        symbol_N,
+        units_N,
     )
-    if not config.allow_short:
-        refuse(known_TS < 0.0, "go short on a long-only account. Set allow_short, or use long_flat.")
-    refuse(
-        (known_TS != 0.0) & ~prices.listed(),
-        "ask for a symbol before its first bar. Use NaN or 0 until it has a price.",
+    if refusal:
+        raise _refused(name, prices, config, int(bar_D[decision]), weights_DS[decision], refusal)
+    return BacktestResult(
+        prices=prices,
+        terms=terms,
+        initial_capital=config.initial_capital,
+        equity_T=books_KT[loop.EQUITY],
+        cash_T=books_KT[loop.CASH],
+        borrow_T=books_KT[loop.BORROW],
+        interest_T=books_KT[loop.INTEREST],
+        funding_T=books_KT[loop.FUNDING],
+        margin_call_T=books_KT[loop.CALLED] != 0.0,
+        stops_T=books_KT[loop.STOPS].astype(np.int64),
+        halted_T=books_KT[loop.HALTED].astype(np.int64),
+        orders=OrderLog(fills_T=fills_T, symbol_N=symbol_N[:orders], units_N=units_N[:orders]),
     )
 
 
-def _decide(weight_PS: Array, account: Account, band: float, waiting_PS: Array) -> None:
-    """Turn weights into target units at the known closes; writes the symbols that are decided into `waiting_PS`."""
-    equity_P1 = account.equity[:, None]
-    solvent_P1 = np.where(equity_P1 > 0.0, equity_P1, 1.0)
-    held_PS = account.value / solvent_P1
-    target_PS = weight_PS * equity_P1 / np.where(account.mark_S > 0.0, account.mark_S, 1.0)
-    small_PS = (np.abs(weight_PS - held_PS) < band) & (weight_PS != 0.0)
-    decided_PS = np.where(small_PS, np.nan, target_PS)
-    np.copyto(waiting_PS, decided_PS, where=~np.isnan(weight_PS))
+def terms_of(config: BacktestConfig, prices: BarPanel) -> Terms:
+    """The terms on which these symbols trade.
+
+    Raises: BacktestError: the costs have an impact and the panel no volumes, or wrong ones.
+    """
+    if config.costs.impact_bps:
+        prices.require_volume()
+    return config.costs.terms(
+        leverage=config.leverage,
+        lot_S=_steps(prices.lot_S, config.lot_units, prices),
+        tick_S=_steps(prices.tick_S, config.tick, prices),
+    )
 
 
-class _Books:
-    """History of P accounts, written bar by bar."""
+def _steps(own_S: Array | None, common: float, prices: BarPanel) -> Array:
+    if own_S is not None:
+        return read_only(np.asarray(own_S, dtype=np.float64))
+    return read_only(np.full(len(prices.symbols), common)) if common else FREE_UNITS
 
-    def __init__(self, prices: BarPanel, portfolios: int) -> None:
-        bars, width = prices.close_TS.shape
-        self.prices = prices
-        self.cash_PT: Array = np.zeros((portfolios, bars))
-        self.borrow_PT: Array = np.zeros((portfolios, bars))
-        self.equity_PT: Array = np.zeros((portfolios, bars))
-        self.units_PTS: Array = np.zeros((portfolios, bars, width))
-        self.mark_TS: Array = np.zeros((bars, width))
-        self.fills: list[Array] = []
 
-    def log(self, t: int, fills: Fills) -> None:
-        """Keep one row (bar, portfolio, symbol, units, price, notional, commission, slippage) per fill."""
-        p, s = np.nonzero(fills.units_PS)
-        values = (fills.units_PS, fills.price_PS, fills.notional, fills.commission_PS, fills.slippage_PS)
-        self.fills.append(np.column_stack([np.full(len(p), t), p, s, *(value[p, s] for value in values)]))
+def _refused(
+    name: str, prices: BarPanel, config: BacktestConfig, bar: int, weight_S: Array, refusal: int
+) -> BacktestError:
+    from quantfleet.backtest import loop
 
-    def close(self, t: int, account: Account) -> None:
-        """Take down the accounts at the close of bar t."""
-        self.cash_PT[:, t] = account.cash_P
-        self.equity_PT[:, t] = account.equity
-        self.units_PTS[:, t] = account.units_PS
-        self.mark_TS[t] = account.mark_S
-
-    def result(self, p: int, initial_capital: float) -> BacktestResult:
-        """The history of portfolio p."""
-        rows = np.concatenate([np.zeros((0, 8)), *self.fills])
-        rows = rows[rows[:, 1] == p]
-        bar, symbol = rows[:, 0].astype(np.int64), rows[:, 2].astype(np.int64)
-        units, price, notional, commission, slippage = rows[:, 3:].T
-        trades = pl.DataFrame(
-            {
-                "timestamp": utc(self.prices.time_T[bar]),
-                "symbol": [self.prices.symbols[s] for s in symbol],
-                "side": ["buy" if u > 0 else "sell" for u in units],
-                "units": np.abs(units),
-                "price": price,
-                "notional": notional,
-                "commission": commission,
-                "slippage_cost": slippage,
-            },
-            schema=TRADE_SCHEMA,
-        )
-        return BacktestResult.from_history(
-            symbols=self.prices.symbols,
-            time_T=self.prices.time_T,
-            initial_capital=initial_capital,
-            equity_T=self.equity_PT[p],
-            cash_T=self.cash_PT[p],
-            borrow_T=self.borrow_PT[p],
-            positions_TS=self.units_PTS[p],
-            value_TS=self.units_PTS[p] * self.mark_TS,
-            trades=trades,
-            bar_of_trade_N=bar,
-        )
+    why = {
+        loop.INFINITE: "are infinite. A weight is a share of the capital.",
+        loop.TOO_MUCH: "sum to more than the whole capital"
+        + (f" times backtest.leverage={config.leverage:g}" if config.leverage > 1.0 else "; there is no leverage")
+        + f". Keep the sum of absolute weights at or below {config.leverage:g}.",
+        loop.SHORT: "go short on a long-only account. Set allow_short, or use long_flat.",
+        loop.UNLISTED: "ask for a symbol before its first bar. Use NaN or 0 until it has a price.",
+    }[refusal]
+    row = ", ".join(f"{s} {w:.6g}" for s, w in zip(prices.symbols, weight_S, strict=True) if w == w and w)
+    return BacktestError(f"{name}: weights at {prices.time_T[bar]} ({row}) {why}", strategy=name, bar=bar)

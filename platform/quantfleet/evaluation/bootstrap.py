@@ -6,20 +6,24 @@ A resample strings together blocks of the series, each starting anywhere with eq
 mean `block_bars`, wrapping around at the end, until it has T bars. Dependence inside blocks survives, and so does the
 pairing: all K series take the same bars. Source: Politis and Romano (1994), "The Stationary Bootstrap", JASA 89(428).
 
-Speed: a Sharpe ratio needs only sums of returns and of their squares, and a block's sums are differences of prefix
-sums, so a block costs the same however long it is. Blocks are drawn for many resamples at once, in slices of bounded
-memory.
+Each resample has a random stream of its own, keyed by the seed and its number: draws do not depend on the number of threads,
+and the first thousand of a million are those of a thousand. The loops are in `bootstrap_kernel`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from quantfleet.chance import random_keys
 from quantfleet.evaluation.metrics import sharpe
 
 __all__ = [
@@ -33,14 +37,12 @@ __all__ = [
 
 Array = npt.NDArray[np.floating[Any]]
 
-_SLICE_BLOCKS = 1 << 16
-"""Blocks in memory at a time: a few MB, which stays in cache."""
+_SLICE_PLACES = 1 << 20
+"""Blocks or bars drawn in one call: some milliseconds, so that a resampling that is smaller starts no threads."""
 _FLAT = 1e-9
 """Below this share of the series' own variance a resample holds equal returns; its Sharpe ratio is undefined."""
 _SHORTEST_BARS = 8
 """Below this Politis and White's estimator has no lags to look at."""
-_LONGEST_BARS = 2.0**40
-"""A block beyond any series; keeps its length within an integer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,14 +86,17 @@ def optimal_block_bars(returns_T: Array) -> float:
     return max(1.0, length) if math.isfinite(length) else 1.0
 
 
-def resample_sharpes(returns_KT: Array, *, block_bars: float, resamples: int, seed: int) -> npt.NDArray[np.float64]:
+def resample_sharpes(
+    returns_KT: Array, *, block_bars: float, resamples: int, seed: int, threads: int | None = None
+) -> npt.NDArray[np.float64]:
     """Draw Sharpe ratios of K paired series.
 
     Args:
         returns_KT: simple returns per bar; row k is strategy k, columns are the same bars.
         block_bars: mean block length, at least 1 (1 is the iid bootstrap).
+        threads: that draw side by side; None takes the cores this process may use. The draws are the same for any number.
     Returns: shape (R, K), per bar (not annualised); NaN where a resample holds equal returns only.
-    Raises: ValueError: fewer than two bars, a block shorter than a bar, no resamples, or returns that are not finite.
+    Raises: ValueError: fewer than two bars, a block shorter than a bar, no resamples or threads, or returns that are not finite.
     """
     returns = np.atleast_2d(np.asarray(returns_KT, dtype=np.float64))
     width, bars = returns.shape
@@ -100,58 +105,47 @@ def resample_sharpes(returns_KT: Array, *, block_bars: float, resamples: int, se
             f"cannot resample {bars} bars in blocks of {block_bars}, {resamples} times: it takes at least 2 finite "
             "returns, blocks of at least 1 bar and 1 resample."
         )
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads={threads} must be at least 1, or None for the cores there are.")
     mean_K = returns.mean(axis=1)
     centred_KT = returns - mean_K[:, None]  # small numbers keep differences of prefix sums exact
-    # The series stands behind itself once more, for blocks that wrap around.
-    twice = np.tile(np.concatenate([centred_KT, centred_KT**2]), 2)
-    prefix = np.concatenate([np.zeros((2 * width, 1)), np.cumsum(twice, axis=1)], axis=1)
+    draw, places = _drawing(centred_KT, block_bars)
     floor_K = _FLAT * centred_KT.var(axis=1)
-    rng = np.random.default_rng(seed)
-    per_slice = max(1, int(_SLICE_BLOCKS / (bars / block_bars + 1.0)))
-    sharpes = np.empty((resamples, width))
-    for first in range(0, resamples, per_slice):
-        count = min(per_slice, resamples - first)
-        start, length, opening = _blocks(rng, bars, block_bars, count)
-        stop = start + length
-        sums = np.stack([np.add.reduceat(row.take(stop) - row.take(start), opening) for row in prefix], axis=1)
+    key_R = random_keys(seed, np.arange(resamples))
+    sharpe_RK = np.empty((resamples, width))
+
+    def fill(first: int) -> None:
+        here = slice(first, first + per_slice)
+        sums = np.empty((len(key_R[here]), 2 * width))
+        draw(key_R[here], sums)
         variance = (sums[:, width:] - sums[:, :width] ** 2 / bars) / (bars - 1)
         defined = variance > floor_K
         deviation = np.sqrt(np.where(defined, variance, 1.0))
-        sharpes[first : first + count] = np.where(defined, (mean_K + sums[:, :width] / bars) / deviation, np.nan)
-    return sharpes
+        sharpe_RK[here] = np.where(defined, (mean_K + sums[:, :width] / bars) / deviation, np.nan)
+
+    per_slice = max(1, int(_SLICE_PLACES / places))
+    slices = range(0, resamples, per_slice)
+    workers = min(len(slices), threads or len(os.sched_getaffinity(0)))
+    if workers == 1:
+        for first in slices:
+            fill(first)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(fill, slices))
+    return sharpe_RK
 
 
-def _blocks(
-    rng: np.random.Generator, bars: int, block_bars: float, resamples: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Draw blocks for several resamples in one stream: start and length of each, and each resample's first block.
+def _drawing(centred_KT: npt.NDArray[np.float64], block_bars: float) -> tuple[Callable[..., None], float]:
+    """What fills the sums of some resamples, given their keys; and how many places it draws for each."""
+    from quantfleet.evaluation import bootstrap_kernel as kernel  # pulls in numba, which takes half a second to import
 
-    Block ends form one geometric renewal process over `resamples x bars` places, cut at every multiple of `bars`; since
-    geometric lengths have no memory, what follows a cut is distributed as a fresh start.
-    """
-    total = resamples * bars
-    ends: list[npt.NDArray[np.int64]] = []
-    reached = 0
-    while reached < total:
-        draw = int((total - reached) / block_bars * 1.02) + 32
-        drawn = np.cumsum(_geometric(rng, block_bars, draw)) + reached
-        ends.append(drawn)
-        reached = int(drawn[-1])
-    inner = np.concatenate(ends)
-    cuts = np.arange(1, resamples + 1, dtype=np.int64) * bars
-    edges = np.concatenate([inner[inner < total], cuts])
-    edges.sort(kind="stable")
-    length = np.diff(edges, prepend=0)  # a cut that meets an end gives a block of no bars, which adds nothing
-    opening = np.searchsorted(edges, cuts - bars, side="right")
-    return rng.integers(0, bars, size=len(edges)), length, opening
-
-
-def _geometric(rng: np.random.Generator, mean: float, size: int) -> npt.NDArray[np.int64]:
-    if mean == 1.0:
-        return np.ones(size, dtype=np.int64)
-    rate = -math.log1p(-1.0 / mean)
-    lengths: npt.NDArray[np.float64] = np.ceil(rng.standard_exponential(size) / rate)
-    return np.clip(lengths, 1.0, _LONGEST_BARS).astype(np.int64)
+    width, bars = centred_KT.shape
+    if block_bars == 1.0:
+        return functools.partial(kernel.draw_bars, centred_KT), float(bars)
+    prefix = np.zeros((bars + 1, 2 * width))
+    np.cumsum(centred_KT.T, axis=0, out=prefix[1:, 0::2])
+    np.cumsum(centred_KT.T**2, axis=0, out=prefix[1:, 1::2])
+    return functools.partial(kernel.draw_blocks, prefix, *kernel.length_table(block_bars)), bars / block_bars + 1.0
 
 
 def sharpe_interval(

@@ -29,8 +29,6 @@ __all__ = [
 Array = npt.NDArray[np.floating[Any]]
 
 _EULER = 0.5772156649015329
-_SLICE_CELLS = 1 << 21
-"""Ratios in memory at a time."""
 
 
 def probabilistic_sharpe(returns_T: Array, *, benchmark: float = 0.0) -> float:
@@ -137,40 +135,19 @@ def probability_of_overfitting(returns_TN: Array, *, blocks: int = 16) -> Overfi
         raise ValueError(f"it takes finite returns of at least 2 strategies, shape (T, N); got shape {returns.shape}.")
     if blocks < 2 or blocks % 2 or len(returns) < 2 * blocks:
         raise ValueError(f"blocks={blocks} must be even and at most half of the {len(returns)} bars.")
+    from quantfleet.evaluation import (
+        overfitting_kernel as kernel,
+    )  # pulls in numba, which takes half a second to import
+
     length, strategies = len(returns) // blocks, returns.shape[1]
-    kept = returns[len(returns) - length * blocks :]
+    kept = np.ascontiguousarray(returns[len(returns) - length * blocks :])
     mean_N = kept.mean(axis=0)
-    cut = (kept - mean_N).reshape(blocks, length, strategies)  # small numbers keep the sums of squares exact
-    sum_SN, square_SN = cut.sum(axis=1), (cut**2).sum(axis=1)
-    # A dealing and its complement swap in and out of sample, and stand at mirrored places of the list.
+    sum_SN, square_SN = np.empty((blocks, strategies)), np.empty((blocks, strategies))
+    kernel.block_sums(kept, mean_N, sum_SN, square_SN)
     chosen = np.array(list(itertools.combinations(range(blocks), blocks // 2)))
-    inside = np.zeros((len(chosen), blocks))
-    np.put_along_axis(inside, chosen, 1.0, axis=1)
-    bars = length * blocks // 2
-    logit_C = np.empty(len(chosen))
-    step = max(1, _SLICE_CELLS // strategies)
-    half = len(chosen) // 2
-    for first in range(0, half, step):
-        here = slice(first, min(half, first + step))
-        mirrored = np.arange(len(chosen) - 1 - here.start, len(chosen) - 1 - here.stop, -1)
-        a, b = (_sharpes(inside[rows], sum_SN, square_SN, mean_N, bars) for rows in (here, mirrored))
-        logit_C[here], logit_C[mirrored] = _logits(a, b), _logits(b, a)
-    return OverfittingResult(probability=float((logit_C <= 0.0).mean()), logit_C=logit_C, blocks=blocks)
-
-
-def _sharpes(inside_CS: Array, sum_SN: Array, square_SN: Array, mean_N: Array, bars: int) -> npt.NDArray[np.float64]:
-    total, squares = inside_CS @ sum_SN, inside_CS @ square_SN
-    variance = (squares - total**2 / bars) / (bars - 1)
-    if (variance <= 1e-12 * square_SN.sum(axis=0) / (2 * bars)).any():
+    rank_C = np.empty(len(chosen), np.int64)
+    if not kernel.rank_best(chosen, sum_SN, square_SN, mean_N, length, rank_C):
         raise ValueError("a strategy has equal returns throughout half of the blocks: no Sharpe ratio; leave it out.")
-    ratios: npt.NDArray[np.float64] = (mean_N + total / bars) / np.sqrt(variance)
-    return ratios
-
-
-def _logits(inside_CN: npt.NDArray[np.float64], outside_CN: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Log-odds of the relative rank, out of sample, of each row's best in sample; rank 1 is the worst."""
-    best_C = np.argmax(inside_CN, axis=1)[:, None]
-    rank_C = (outside_CN <= np.take_along_axis(outside_CN, best_C, axis=1)).sum(axis=1)
-    share_C = rank_C / (inside_CN.shape[1] + 1.0)
-    logits: npt.NDArray[np.float64] = np.log(share_C / (1.0 - share_C))
-    return logits
+    share_C = rank_C / (strategies + 1.0)
+    logit_C = np.log(share_C / (1.0 - share_C))
+    return OverfittingResult(probability=float((logit_C <= 0.0).mean()), logit_C=logit_C, blocks=blocks)

@@ -163,6 +163,12 @@ class ModelRegistry:
             run = self.client.create_run(experiment, run_name=name, tags={"quantfleet.run": name, **tags})
             return str(run.info.run_id)
 
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run, replacing those of the same name."""
+        with self._translated():
+            for name, value in tags.items():
+                self.client.set_tag(run_id, name, value)
+
     def finish(self, run_id: str) -> None:
         with self._translated():
             self.client.set_terminated(run_id)

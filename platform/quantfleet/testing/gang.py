@@ -20,7 +20,8 @@ from typing import Any
 __all__ = ["PRELOADED", "WorkerFailedError", "run_gang"]
 
 PRELOADED = (
-    "torch", "lightning.fabric", "ray.data", "ray.train.torch", "ray.train.lightning", "quantfleet.training.loop",
+    "torch", "torch._dynamo", "ray.data", "ray.train.torch", "quantfleet.training.loop",
+    "quantfleet.training.strategies.ddp_engine",
 )  # fmt: skip
 """The fork server is one for the process and starts once, whoever asks for it first: all of a process preload the same."""
 

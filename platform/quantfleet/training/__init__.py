@@ -1,4 +1,4 @@
-"""The Ray Train runtime. Torch, Lightning and Ray are imported by the files that use them, not by this package."""
+"""The Ray Train runtime. Torch and Ray are imported by the files that use them, not by this package."""
 
 from quantfleet.training.config import CheckpointsConfig, FaultsConfig, TrainingConfig
 from quantfleet.training.loss import LossConfig

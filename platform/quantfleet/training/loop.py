@@ -1,6 +1,6 @@
 """The loop every torch worker runs inside Ray Train: steps, checkpoints at any step, and what is done when something breaks.
 
-Lightning Fabric wraps devices, precision and strategies; the loop is ours, so that a fit can stop and go on between any two steps
+Strategies wrap devices and precision (ADR 0015); the loop is ours, so that a fit can stop and go on between any two steps
 (ADR 0012). All workers make the same decisions at the same steps: what one of them alone knows (a clock, a slow disk) is shared
 every few steps in one small message.
 """

@@ -1,5 +1,6 @@
 """The report of a run: one self-contained HTML file that a person understands in a minute."""
 
+from quantfleet.evaluation.report.data import report_data
 from quantfleet.evaluation.report.inputs import (
     CURVE_COLUMNS,
     FEATURE_COLUMNS,
@@ -19,4 +20,5 @@ __all__ = [
     "StageRow",
     "render_quality_page",
     "render_report",
+    "report_data",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -59,6 +59,8 @@ class ModelPage:
     """PROMOTE or HOLD."""
     reasons: tuple[tuple[str, bool, str], ...] = ()
     """(gate, passed, reason) for every gate, in the order they were asked."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """Plain data of the evaluation beside the scores: slices, costs, delays, ic_decay, calibration; what is absent is not shown."""
 
     def __post_init__(self) -> None:
         _need_columns(self.curve, CURVE_COLUMNS, f"the curve of {self.name!r}")
@@ -105,6 +107,13 @@ class ReportInputs:
     """What the prices are and what they leave out: "index levels without dividends"."""
     notes: tuple[str, ...] = ()
     """Caveats to print beside the headline."""
+    bars_per_year: float = 252.0
+    verdict: Mapping[str, Any] | None = None
+    """`RunVerdict` as plain data: all candidates against the best naive model; None where nothing could be compared."""
+    looks: int = 0
+    """Evaluations of this test period so far; 0 where nobody counted."""
+    audit: tuple[Mapping[str, Any], ...] = ()
+    """Findings of the leakage audit as plain data; empty where none was made."""
 
     def __post_init__(self) -> None:
         if not self.models:

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 import quantfleet
-from quantfleet.evaluation.report import charts, quality, text, theme, timelines, view
+from quantfleet.evaluation.report import charts, quality, robust, text, theme, timelines, view
 from quantfleet.evaluation.report.inputs import ModelPage, ReportInputs
 
 __all__ = ["render_quality_page", "render_report"]
@@ -95,6 +95,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "unnamed": sum(not stroke.labelled for stroke in style.values()),
         "equity": charts.equity_and_drawdown(inputs),
         "sharpe": charts.sharpe_intervals(inputs),
+        "robust": robust.robust_section(inputs),
         "why": [(f"why-{inputs.models.index(page)}", page, view.gate_summary(page)) for page in candidates],
         "open_pages": _open_pages(candidates),
         "training": view.training_rows(inputs),

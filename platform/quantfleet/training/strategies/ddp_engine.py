@@ -2,67 +2,65 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.strategies import DDPStrategy
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from quantfleet.training.strategies.base import EngineSettings
 from quantfleet.training.strategies.ddp import DDPConfig
-from quantfleet.training.strategies.engine import RayDevice, TorchEngine, fabric
+from quantfleet.training.strategies.engine import TorchEngine
 
 __all__ = ["DDPEngine"]
 
 _FILE = "state.pt"
 
 
-class _RayDDP(RayDevice, DDPStrategy):  # type: ignore[misc, unused-ignore]
-    """Lightning's strategy on Ray's device; a single worker needs no wrapper."""
-
-    def setup_module(self, module: nn.Module) -> Any:
-        return super().setup_module(module) if self.world_size > 1 else module
-
-
 class DDPEngine(TorchEngine):
-    """Every worker holds everything; rank 0 writes it."""
+    """Every worker holds everything; rank 0 writes it. A single worker needs no wrapper."""
 
     def __init__(self, config: DDPConfig, settings: EngineSettings) -> None:
-        strategy = _RayDDP(gradient_as_bucket_view=True, forward_sync_buffers=False, bucket_cap_mb=config.bucket_mb)
-        super().__init__(fabric(strategy, settings), settings)
+        super().__init__(settings)
+        self._bucket_mb = config.bucket_mb
 
-    def backward(self, loss: Tensor, *, last: bool) -> None:
-        if last or not isinstance(self._wrapped, DistributedDataParallel):
-            self._fabric.backward(loss)
-        else:
-            super().backward(loss, last=last)
+    def _wrap(self, module: nn.Module) -> nn.Module:
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return module
+        # forward_sync_buffers would send every buffer before every step; ours are constants of the data
+        return DistributedDataParallel(
+            module, device_ids=[self.device] if self.device.type == "cuda" else None, bucket_cap_mb=self._bucket_mb,
+            gradient_as_bucket_view=True, forward_sync_buffers=False,
+        )  # fmt: skip
 
-    @property
-    def _wrapped(self) -> nn.Module:
-        inner: nn.Module = self.module._forward_module  # type: ignore[assignment]
-        return inner
+    def _unsynchronised(self) -> AbstractContextManager[None]:
+        no_sync: AbstractContextManager[None] = (
+            self.module.no_sync() if isinstance(self.module, DistributedDataParallel) else nullcontext()
+        )
+        return no_sync
 
     def save(self, folder: Path, extra: dict[str, Tensor]) -> None:
-        if self._fabric.global_rank == 0:
-            state = {
-                "module": self.module.state_dict(),
+        if self.rank == 0:
+            state: dict[str, Any] = {
+                "module": self._plain.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "precision": self._fabric.strategy.precision.state_dict(),
+                "precision": self._precision_state(),
                 "extra": extra,
             }
             torch.save(state, folder / _FILE)
 
     def load(self, folder: Path, extra: dict[str, Tensor], *, workers: int) -> None:
         state = torch.load(folder / _FILE, map_location=self.device, weights_only=True)
-        self.module.load_state_dict(state["module"])
+        self._plain.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._fabric.strategy.precision.load_state_dict(state["precision"])
+        self._load_precision_state(state["precision"])
         for name, tensor in extra.items():
             tensor.copy_(state["extra"][name])
 
     def weights(self) -> dict[str, Tensor] | None:
-        if self._fabric.global_rank:
+        if self.rank:
             return None
-        return {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
+        return {k: v.detach().cpu().contiguous() for k, v in self._plain.state_dict().items()}

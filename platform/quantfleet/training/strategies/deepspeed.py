@@ -34,9 +34,10 @@ class DeepSpeedConfig(StrategyConfig):
         try:
             from quantfleet.training.strategies.deepspeed_engine import DeepSpeedEngine
         except ImportError as error:
-            if (error.name or "").partition(".")[0] != "deepspeed":
+            missing = (error.name or "").partition(".")[0]
+            if missing not in ("deepspeed", "lightning"):
                 raise
             raise ConfigError(
-                "strategy deepspeed needs the package deepspeed: pip install 'quantfleet[deepspeed]' on every worker."
+                f"strategy deepspeed needs the package {missing}: pip install 'quantfleet[deepspeed]' on every worker."
             ) from error
         return DeepSpeedEngine(self, settings)

@@ -8,24 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import deepspeed  # noqa: F401  # says at once when it is not installed; Lightning imports it later
+import ray.train.torch
 import torch
 import torch.distributed as dist
+from lightning.fabric import Fabric
 from lightning.fabric.strategies import DeepSpeedStrategy
+from ray.train.lightning import RayLightningEnvironment
 from torch import Tensor, nn
 
 from quantfleet.errors import TrainingError
-from quantfleet.training.strategies.base import EngineSettings
+from quantfleet.training.strategies.base import EngineSettings, Precision
 from quantfleet.training.strategies.deepspeed import DeepSpeedConfig
-from quantfleet.training.strategies.engine import Engine, OptimizerMaker, RayDevice, fabric
+from quantfleet.training.strategies.engine import Engine, OptimizerMaker
 
 __all__ = ["DeepSpeedEngine"]
 
 _TAG = "state"
 _UNIVERSAL = "universal"
+_PRECISION: dict[Precision, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-class _RayDeepSpeed(RayDevice, DeepSpeedStrategy):  # type: ignore[misc, unused-ignore]
-    """Lightning's strategy on Ray's device."""
+class _RayDeepSpeed(DeepSpeedStrategy):  # type: ignore[misc, unused-ignore]
+    """Lightning's strategy on the device that Ray gave this worker."""
+
+    @property
+    def root_device(self) -> torch.device:
+        device: torch.device = ray.train.torch.get_device()
+        return device
 
 
 class _CPUDeepSpeed(_RayDeepSpeed):
@@ -53,8 +62,15 @@ class DeepSpeedEngine(Engine):
 
     def __init__(self, config: DeepSpeedConfig, settings: EngineSettings) -> None:
         self._stage = config.zero_stage
-        strategy = (_RayDeepSpeed if settings.use_gpu else _CPUDeepSpeed)(config=_settings_of(config, settings))
-        super().__init__(fabric(strategy, settings), settings)
+        super().__init__(settings)
+        self._fabric = Fabric(
+            accelerator="gpu" if settings.use_gpu else "cpu",
+            devices=1,
+            strategy=(_RayDeepSpeed if settings.use_gpu else _CPUDeepSpeed)(config=_settings_of(config, settings)),
+            precision=_PRECISION[settings.precision],
+            plugins=[RayLightningEnvironment()],
+        )
+        self._fabric.launch()  # the process group is Ray's
 
     def setup(self, module: nn.Module, make_optimizer: OptimizerMaker) -> None:
         # DeepSpeed asks for torch's own optimizer; without one of its own kind it wraps this one
@@ -98,7 +114,7 @@ class DeepSpeedEngine(Engine):
     def weights(self) -> dict[str, Tensor] | None:
         engine = self._engine
         gathered = engine._zero3_consolidated_16bit_state_dict() if self._stage == 3 else engine.module.state_dict()
-        if self._fabric.global_rank:
+        if self.rank:
             return None
         return {k: v.detach().cpu().float().contiguous() if v.is_floating_point() else v for k, v in gathered.items()}
 

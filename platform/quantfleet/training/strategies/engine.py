@@ -1,66 +1,42 @@
 """What a worker trains with: the model wrapped by a strategy, its optimizer, and their state on disk.
 
-Engines stand on Lightning Fabric, which knows devices, precision and the wrappers; the loop around them is ours (ADR 0012).
+DDP and FSDP are torch's own wrappers; DeepSpeed stands on Lightning Fabric (ADR 0015). The loop around them is ours (ADR 0012).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from lightning.fabric import Fabric
-from lightning.fabric.strategies import Strategy
-from ray.train.lightning import RayLightningEnvironment
 from torch import Tensor, nn
 
 from quantfleet.training.strategies.base import EngineSettings, Precision
 
-__all__ = ["Engine", "OptimizerMaker", "TorchEngine", "fabric"]
+__all__ = ["Engine", "OptimizerMaker", "TorchEngine"]
 
 OptimizerMaker = Callable[[nn.Module], torch.optim.Optimizer]
-_PRECISION: dict[Precision, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-
-
-def fabric(strategy: Strategy, settings: EngineSettings) -> Fabric:
-    """A Fabric for this Ray Train worker; the process group is Ray's."""
-    made = Fabric(
-        accelerator="gpu" if settings.use_gpu else "cpu",
-        devices=1,
-        strategy=strategy,
-        precision=_PRECISION[settings.precision],
-        plugins=[RayLightningEnvironment()],
-    )
-    made.launch()
-    return made
-
-
-class RayDevice:
-    """Mixed into Fabric's strategies: the device is the one that Ray gave this worker."""
-
-    @property
-    def root_device(self) -> torch.device:
-        device: torch.device = ray.train.torch.get_device()
-        return device
+_AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine(ABC):
     """One worker's part of a strategy. All workers make the same calls in the same order. Not thread-safe."""
 
-    def __init__(self, made: Fabric, settings: EngineSettings) -> None:
-        self._fabric = made
+    def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
+        self.device: torch.device = ray.train.torch.get_device()
+        """The one that Ray gave this worker."""
         self.module: nn.Module
         self.optimizer: Any
 
     @property
-    def device(self) -> torch.device:
-        device: torch.device = self._fabric.device
-        return device
+    def rank(self) -> int:
+        return dist.get_rank() if dist.is_initialized() else 0
 
     @abstractmethod
     def setup(self, module: nn.Module, make_optimizer: OptimizerMaker) -> None:
@@ -125,34 +101,64 @@ class Engine(ABC):
 
 
 class TorchEngine(Engine):
-    """What DDP and FSDP share: torch's own optimizer on wrapped parameters."""
+    """What DDP and FSDP share: torch's own optimizer on wrapped parameters, autocast, and a loss scale for fp16.
+
+    Weights stay in 32 bits in every precision; autocast (Micikevicius et al. 2018, arXiv:1710.03740) computes in 16 where that is
+    safe.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        self._plain: nn.Module
+        self._scaler = torch.amp.GradScaler(self.device.type) if settings.precision == "fp16" else None
+
+    @abstractmethod
+    def _wrap(self, module: nn.Module) -> nn.Module:
+        """Share a module, which lies on the device, with the other workers."""
+
+    @abstractmethod
+    def _unsynchronised(self) -> AbstractContextManager[None]:
+        """While inside, gradients stay with this worker."""
 
     def setup(self, module: nn.Module, make_optimizer: OptimizerMaker) -> None:
-        self.module = self._fabric.setup_module(module)
-        self.optimizer = self._fabric.setup_optimizers(make_optimizer(self.module))
+        self._plain = module.to(self.device)
+        self.module = self._wrap(self._plain)
+        self.optimizer = make_optimizer(self.module)
+
+    def forward(self, *inputs: Any) -> Tensor:
+        reduced = _AUTOCAST.get(self._settings.precision)
+        with nullcontext() if reduced is None else torch.autocast(self.device.type, reduced):
+            made: Tensor = self.module(*inputs)
+        return made.float() if made.dtype == reduced else made
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        with self._fabric.no_backward_sync(self.module, enabled=not last):
-            self._fabric.backward(loss)
+        with nullcontext() if last else self._unsynchronised():
+            scaled = loss if self._scaler is None else self._scaler.scale(loss)
+            scaled.backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> float:
-        norm = self._fabric.clip_gradients(
-            self.module, self.optimizer, max_norm=self._settings.gradient_clip, error_if_nonfinite=False
-        )
-        assert norm is not None
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
+        norm: Any = nn.utils.clip_grad_norm_(self.module.parameters(), self._settings.gradient_clip)
         size = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-        if _finite(size) or self._scaler is not None:  # a scaler skips the step itself, and lowers its scale
+        if self._scaler is not None:  # skips the step itself, and lowers its scale
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        elif _finite(size):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return size
 
     @property
-    def _scaler(self) -> Any:
-        return getattr(self._fabric.strategy.precision, "scaler", None)
-
-    @property
     def loss_scale(self) -> float:
         return 1.0 if self._scaler is None else float(self._scaler.get_scale())
+
+    def _precision_state(self) -> dict[str, Any]:
+        return {} if self._scaler is None else self._scaler.state_dict()
+
+    def _load_precision_state(self, state: dict[str, Any]) -> None:
+        if self._scaler is not None:
+            self._scaler.load_state_dict(state)
 
 
 def _finite(number: float) -> bool:

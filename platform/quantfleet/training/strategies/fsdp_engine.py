@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -17,11 +18,11 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from quantfleet.training.strategies.base import EngineSettings
-from quantfleet.training.strategies.engine import RayDevice, TorchEngine, fabric
+from quantfleet.training.strategies.engine import TorchEngine
 from quantfleet.training.strategies.fsdp import FSDPConfig
 
 __all__ = ["FSDPEngine"]
@@ -29,54 +30,53 @@ __all__ = ["FSDPEngine"]
 _PRECISION = "precision.pt"
 
 
-class _RayFSDP(RayDevice, ModelParallelStrategy):  # type: ignore[misc, unused-ignore]
-    """Lightning's strategy for FSDP 2 on Ray's device."""
-
-
 class FSDPEngine(TorchEngine):
     """Every worker writes its slices; reading slices them anew."""
 
     def __init__(self, config: FSDPConfig, settings: EngineSettings) -> None:
-        def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
-            options: dict[str, Any] = {
-                "mesh": mesh["data_parallel"],
-                "reshard_after_forward": config.reshard_after_forward,
-            }
-            for block in _blocks(module):
-                fully_shard(block, **options)
-            fully_shard(module, **options)
-            return module
+        super().__init__(settings)
+        self._reshard_after_forward = config.reshard_after_forward
+        if not dist.is_initialized():  # a lone worker; FSDP wants a group all the same
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=store, rank=0, world_size=1)
 
-        workers = dist.get_world_size() if dist.is_initialized() else 1
-        strategy = _RayFSDP(parallelize_fn=shard, data_parallel_size=workers, tensor_parallel_size=1)
-        super().__init__(fabric(strategy, settings), settings)
+    def _wrap(self, module: nn.Module) -> nn.Module:
+        options: dict[str, Any] = {
+            "mesh": init_device_mesh(self.device.type, (dist.get_world_size(),)),
+            "reshard_after_forward": self._reshard_after_forward,
+        }
+        for block in _blocks(module):
+            fully_shard(block, **options)
+        fully_shard(module, **options)
+        return module
 
-    def setup(self, module: nn.Module, make_optimizer: Any) -> None:
-        super().setup(module.to(self.device), make_optimizer)
-
-    @property
-    def _sharded(self) -> nn.Module:
-        inner: nn.Module = self.module._forward_module  # type: ignore[assignment]
-        return inner
+    @contextlib.contextmanager
+    def _unsynchronised(self) -> Iterator[None]:
+        assert isinstance(self.module, FSDPModule)
+        self.module.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.module.set_requires_gradient_sync(True)
 
     def save(self, folder: Path, extra: dict[str, Tensor]) -> None:
-        model, optimizer = get_state_dict(self._sharded, self.optimizer.optimizer)
+        model, optimizer = get_state_dict(self.module, self.optimizer)
         save({"model": model, "optimizer": optimizer, "extra": extra}, checkpoint_id=str(folder))
-        if self._fabric.global_rank == 0:
-            torch.save(self._fabric.strategy.precision.state_dict(), folder / _PRECISION)
+        if self.rank == 0:
+            torch.save(self._precision_state(), folder / _PRECISION)
 
     def load(self, folder: Path, extra: dict[str, Tensor], *, workers: int) -> None:
-        model, optimizer = get_state_dict(self._sharded, self.optimizer.optimizer)
+        model, optimizer = get_state_dict(self.module, self.optimizer)
         state = {"model": model, "optimizer": optimizer, "extra": extra}
         load(state, checkpoint_id=str(folder))
-        set_state_dict(self._sharded, self.optimizer.optimizer, model_state_dict=model, optim_state_dict=optimizer)
-        precision = torch.load(folder / _PRECISION, map_location=self.device, weights_only=True)
-        self._fabric.strategy.precision.load_state_dict(precision)
+        set_state_dict(self.module, self.optimizer, model_state_dict=model, optim_state_dict=optimizer)
+        self._load_precision_state(torch.load(folder / _PRECISION, map_location=self.device, weights_only=True))
 
     def weights(self) -> dict[str, Tensor] | None:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state: dict[str, Any] = dict(get_model_state_dict(self._sharded, options=options))
-        if self._fabric.global_rank:
+        state: dict[str, Any] = dict(get_model_state_dict(self.module, options=options))
+        if self.rank:
             return None
         return {k: v.detach().cpu().contiguous() for k, v in state.items()}
 
