@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class FoldData:
     def spec(self) -> DataSpec:
         return self.data.spec
 
-    @property
+    @cached_property
     def stats(self) -> TrainingStats:
         """Moments of the targets that are left."""
         F, K = self.spec.features, len(self.spec.label_columns)
