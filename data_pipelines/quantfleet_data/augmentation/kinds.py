@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from quantfleet.compiled import read_only
 from quantfleet.contracts import AugmentationConfig, TrainingWindows, register_augmentation
 from quantfleet.contracts.augmentation import Neighbours
 from quantfleet.errors import ConfigError
 from quantfleet_data.augmentation import kernel
-from quantfleet.compiled import read_only
 
 __all__ = ["BlockBootstrap", "Jitter", "Mixup", "Scale", "TimeWarp", "WindowSlice"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from quantfleet.compiled import read_only
 from quantfleet.contracts import Timeframe, validate_book
 from quantfleet.errors import BookError, ConfigError, MissingInputError, TimeError
-from quantfleet.compiled import read_only
 from quantfleet_data.order_book.features import BookFeaturesConfig
 from quantfleet_data.order_book.kernel import (
     ASK_LEVELS,

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from quantfleet.compiled import read_only
 from quantfleet.contracts import Scaler, ScalerConfig, TrainingData, register_scaler
 from quantfleet.errors import ConfigError
-from quantfleet.compiled import read_only
 
 __all__ = ["RollingScaler", "RollingScalerConfig"]
 
