@@ -25,7 +25,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ.pop("COLUMNS", None)
 
 # No deadline per example: machines are shared, and a first example pays for lazy imports.
-hypothesis.settings.register_profile("quantfleet", deadline=None)
+hypothesis.settings.register_profile(
+    "quantfleet", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("quantfleet")
 
 
