@@ -26,7 +26,7 @@ from quantfleet.training import DDPConfig
 from quantfleet.training.fit_task import FitTask
 from quantfleet.training.loop import _Fit
 
-WORKERS, WINDOWS, EPOCHS = (1, 2, 4), 128, 4
+WORKERS, WINDOWS, EPOCHS, ROUNDS = (1, 2, 4), 128, 3, 2
 PARTS = ("input", "forward", "backward", "optimizer", "loop")
 
 
@@ -103,7 +103,7 @@ def profile(workers: int) -> dict[str, Any]:
 
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
-    rounds = [[profile(workers) for workers in WORKERS] for _ in range(3)]
+    rounds = [[profile(workers) for workers in WORKERS] for _ in range(ROUNDS)]
     lone = statistics.median(r[0]["cpu_us_per_window"] for r in rounds)
     table = []
     for number, workers in enumerate(WORKERS):
