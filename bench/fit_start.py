@@ -22,9 +22,9 @@ from typing import Any
 import psutil
 import ray
 import ray.train
-from ray.train import UserCallback
 from ray.train.torch import TorchTrainer
 
+from bench.controller_clock import ControllerClock
 from bench.fits import fit_task
 from quantfleet.cluster import ClusterConfig
 from quantfleet.cluster.session import ray_session
@@ -68,18 +68,6 @@ def _timed_fit(config: dict[str, Any]) -> dict[str, Any]:
     return {"moments": moments, "cpu_s": cpu, "report_s": spent}
 
 
-class _Controller(UserCallback):  # type: ignore[misc, unused-ignore]
-    """Notes when the process was created that Ray Train's controller lives in."""
-
-    def __init__(self, file: str) -> None:
-        self._file = file
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        path = Path(self._file)
-        if not path.exists():
-            path.write_text(str(psutil.Process().create_time()))
-
-
 def measure() -> dict[str, Any]:
     """One fit; seconds of each part of its start, and the median of a report."""
     with tempfile.TemporaryDirectory(prefix="quantfleet-bench-start-") as folder:
@@ -87,7 +75,7 @@ def measure() -> dict[str, Any]:
         noted = Path(folder, "controller")
         context = FitContext(
             run_name="fit", storage=Storage(StorageConfig(root=folder)), training=task.training, seed=1,
-            train_callbacks=(_Controller(str(noted)),),
+            train_callbacks=(ControllerClock(str(noted)),),
         )  # fmt: skip
         began = time.time()
         result = run_trainer(
