@@ -116,7 +116,7 @@ class EventEngine:
         decide = self.strategy.generate_signals
         manages = type(self.strategy).manage_risk is not Strategy.manage_risk
         for t, now_us in enumerate(time_us):
-            if books.accrues and books.held:
+            if books.accrues and (books.held or books.cash < 0.0):
                 books.accrue(t, now_us - time_us[max(t - 1, 0)])
             while arriving and arriving[0][0] <= now_us:
                 self._arrive(arriving.popleft()[1])
@@ -124,7 +124,7 @@ class EventEngine:
                 market.expire(now_us // _DAY_US)
                 match(t)
             closing = False
-            if books.watched and (books.held or self._ruined):
+            if books.watched and (books.held or books.cash <= 0.0 or self._ruined):
                 closing = self._call(t, books.see(closes_TS[t]))
             view._t = t
             decision = decide(view)
