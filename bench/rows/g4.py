@@ -8,7 +8,6 @@ is shown, because nothing else is known at a bar. Prices lie on a grid of 1/64, 
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -30,23 +29,16 @@ class Crossing(Strategy):
     """Long while the fast average is above the slow one."""
 
     def __init__(self) -> None:
-        self.fast: deque[float] = deque(maxlen=FAST_BARS)
-        self.slow: deque[float] = deque(maxlen=SLOW_BARS)
+        self.prices = [0.0] * SLOW_BARS
         self.fast_sum = self.slow_sum = 0.0
-        self.above = True  # an average that begins above has not crossed
+        self.above = True  # an average that begins below has not crossed
 
     def generate_signals(self, view: MarketView) -> Decision:
-        price = view.price()
-        fast, slow = self.fast, self.slow
-        if len(slow) == SLOW_BARS:
-            self.fast_sum += price - fast[0]
-            self.slow_sum += price - slow[0]
-        else:
-            self.fast_sum += price - (fast[0] if len(fast) == FAST_BARS else 0.0)
-            self.slow_sum += price
-        fast.append(price)
-        slow.append(price)
-        if len(slow) < SLOW_BARS:
+        price, prices = view.price(), self.prices
+        self.fast_sum += price - prices[-FAST_BARS]
+        self.slow_sum += price - prices[-SLOW_BARS]
+        prices.append(price)
+        if len(prices) < 2 * SLOW_BARS:
             return None
         above = self.fast_sum * SLOW_BARS > self.slow_sum * FAST_BARS
         if above == self.above:

@@ -114,9 +114,10 @@ class EventEngine:
         closes_TS, time_us = self.source.prices.close_TS, self._time_us
         match = self._matcher()
         decide = self.strategy.generate_signals
+        accrues, watched = books.accrues, books.watched
         manages = type(self.strategy).manage_risk is not Strategy.manage_risk
         for t, now_us in enumerate(time_us):
-            if books.accrues and (books.held or books.cash < 0.0):
+            if accrues and (books.held or books.cash < 0.0):
                 books.accrue(t, now_us - time_us[max(t - 1, 0)])
             while arriving and arriving[0][0] <= now_us:
                 self._arrive(arriving.popleft()[1])
@@ -124,7 +125,7 @@ class EventEngine:
                 market.expire(now_us // _DAY_US)
                 match(t)
             closing = False
-            if books.watched and (books.held or books.cash <= 0.0 or self._ruined):
+            if watched and (books.held or books.cash <= 0.0 or self._ruined):
                 closing = self._call(t, books.see(closes_TS[t]))
             view._t = t
             decision = decide(view)
@@ -251,6 +252,7 @@ class EventEngine:
         if isinstance(item, Working):
             if item.status is OrderStatus.OPEN:
                 market.resting[item.s].append(item)
+                market.count += 1
         elif isinstance(item, Cancel):
             w = self._by_id.get(item.id)
             if w is not None and w.status is OrderStatus.OPEN:
@@ -258,7 +260,7 @@ class EventEngine:
         else:
             decided_S = ~np.isnan(item)
             market.target_S[decided_S] = np.where(np.isinf(item), np.nan, item)[decided_S]
-        market.tidy()
+            market.count += int(decided_S.sum())
         if len(self._by_id) > 64:
             self._by_id = {name: w for name, w in self._by_id.items() if w.status is OrderStatus.OPEN}
 

@@ -66,7 +66,7 @@ class Market:
     def tidy(self) -> None:
         """Forget orders that are done."""
         self.resting = [[w for w in own if w.status is OrderStatus.OPEN] for own in self.resting]
-        self.count = sum(map(len, self.resting)) + int((~np.isnan(self.target_S)).sum())
+        self.count = sum(map(len, self.resting)) + int(np.count_nonzero(self.target_S == self.target_S))
 
     def cancel_all(self) -> None:
         """Take every order back, not the targets."""
@@ -87,24 +87,25 @@ class Market:
     def match_bar(self, t: int, source: BarEvents) -> None:
         """Let a bar trade."""
         prices, books = source.prices, self.books
-        open_S = prices.open_TS[t]
-        if t > 0:
+        opens, targets = prices.open_TS[t].tolist(), self.target_S.tolist()
+        if t > 0 and any(map(math.isnan, opens)):
             books.see(prices.marks_TS[t - 1])
-        books.see(open_S)
+        books.see(prices.open_TS[t])
         if self._impact and prices.volume_TS is not None:
             self._volume_S = prices.volume_TS[max(t - 1, 0)]
         if self.share is not None and prices.volume_TS is not None:
             self._budget_S = (self.share * prices.volume_TS[t]).tolist()
         there = [
-            s for s in np.flatnonzero(~np.isnan(open_S)).tolist() if self.resting[s] or not math.isnan(self.target_S[s])
+            s for s, own in enumerate(self.resting) if not math.isnan(opens[s]) and (own or not math.isnan(targets[s]))
         ]
-        opens = open_S.tolist()
         self._in_step(t, [self._at_open(s, opens[s]) for s in there])
         self._drop_unfilled(there)
-        lows, highs = source.low_TS[t].tolist(), source.high_TS[t].tolist()
-        limits = {s: [w for w in self.resting[s] if w.limit is not None and w.triggered] for s in there}
-        self._in_step(t, [self._at_stops(s, lows[s], highs[s]) for s in there if self.resting[s]])
-        self._in_step(t, [self._at_limits(limits[s], lows[s], highs[s]) for s in there if limits[s]])
+        waiting = {s: own for s in there if (own := [w for w in self.resting[s] if w.status is OrderStatus.OPEN])}
+        if waiting:
+            lows, highs = source.low_TS[t].tolist(), source.high_TS[t].tolist()
+            limits = {s: [w for w in own if w.limit is not None and w.triggered] for s, own in waiting.items()}
+            self._in_step(t, [self._at_stops(s, lows[s], highs[s]) for s in waiting])
+            self._in_step(t, [self._at_limits(own, lows[s], highs[s]) for s, own in limits.items() if own])
         self.tidy()
 
     def match_quotes(self, t: int, source: QuoteEvents) -> None:
