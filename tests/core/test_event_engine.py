@@ -1,10 +1,8 @@
-"""The event engine: the same trades as the vectorised one, orders worked by hand, nothing known too early, no money lost."""
+"""The event engine: the same trades as the vectorised one, orders worked by hand on bars, trades and books, bad input refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -15,60 +13,19 @@ from hypothesis import strategies as st
 from quantfleet.backtest import BacktestConfig, BarPanel, run_backtest
 from quantfleet.backtest.events import (
     BarEvents,
-    BookEvents,
     Cancel,
     Decision,
-    EventResult,
     ExecutionConfig,
     MarketView,
     Order,
     Strategy,
-    TradeEvents,
     run_events,
 )
 from quantfleet.errors import BacktestError, BookError, ConfigError, SchemaError
 from quantfleet.ledger import CostModel, RiskRules
 
 from .backtest_support import FREE, NAN, config, panel, random_walk, scenarios
-
-DAY_US = 86_400_000_000
-
-
-class Follow(Strategy):
-    """Answers what a function of the view says."""
-
-    def __init__(self, answer: Callable[[MarketView], Decision]) -> None:
-        self.answer = answer
-
-    def generate_signals(self, view: MarketView) -> Decision:
-        return self.answer(view)
-
-
-def at(script: Mapping[int, Decision]) -> Strategy:
-    """Decides at the rows of a script."""
-    return Follow(lambda view: script.get(view.t))
-
-
-def bars(rows: list[tuple[float, float, float, float]], volume: list[float] | None = None) -> BarEvents:
-    """One symbol A; rows of open, high, low, close."""
-    open_T, high_T, low_T, close_T = (np.array(column)[:, None] for column in zip(*rows, strict=True))
-    prices = panel(open_T, close_T)
-    if volume is not None:
-        prices = replace(prices, volume_TS=np.array(volume)[:, None])
-    return BarEvents(prices, high_TS=high_T, low_TS=low_T)
-
-
-FLAT = (100.0, 101.0, 99.0, 100.0)
-
-
-def fills(result: EventResult) -> list[tuple[int, float, float]]:
-    """Row, units and price of each."""
-    return list(zip(result.orders.bar_N.tolist(), result.orders.units_N.tolist(), result.price_N.tolist(), strict=True))
-
-
-def statuses(result: EventResult) -> list[str]:
-    return result.order_history()["status"].to_list()
-
+from .event_support import DAY_US, FLAT, SNAPSHOT, Follow, at, bars, book, fills, moment, statuses, trades
 
 # --- both engines
 
@@ -288,27 +245,28 @@ def test_manage_risk_comes_after_the_signals_and_its_orders_count_too():
     assert fills(run_events(market, Careful(), config())) == [(1, 10.0, 100.0), (3, -10.0, 91.0)]
 
 
+def test_a_breakout_is_bought_by_a_stop_and_left_by_whichever_exit_comes_first():
+    class Breakout(Strategy):  # as in docs/backtest.md
+        def generate_signals(self, view: MarketView) -> Decision:
+            if view.t < 20 or view.position():
+                return None
+            top = view.high[-20:, 0].max()
+            return [
+                *(Cancel(order.id) for order in view.orders),
+                Order(symbol="A", weight=0.5, stop=top),
+                Order(symbol="A", weight=-0.5, stop=0.95 * top, reduce_only=True, group="exit"),
+                Order(symbol="A", weight=-0.5, limit=1.10 * top, reduce_only=True, group="exit"),
+            ]
+
+    result = run_events(BarEvents(random_walk(1000, 1, seed=2)), Breakout(), config())
+    signs = np.sign(result.orders.units_N)
+    assert len(signs) > 10
+    np.testing.assert_array_equal(signs, np.where(np.arange(len(signs)) % 2 == 0, 1.0, -1.0))
+    assert set(result.log.maker_N[signs < 0].tolist()) == {False, True}
+    assert (result.positions_TS >= 0.0).all()
+
+
 # --- trades and books
-
-
-def moment(second: float) -> datetime:
-    return datetime(2024, 5, 1, tzinfo=UTC) + timedelta(seconds=second)
-
-
-def trades(rows: list[tuple[str, float, float, float]]) -> TradeEvents:
-    """Rows of symbol, second, price and amount."""
-    symbol, second, price, amount = zip(*rows, strict=True)
-    table = pl.DataFrame(
-        {
-            "symbol": symbol,
-            "timestamp": [moment(s) for s in second],
-            "trade_id": [str(n) for n in range(len(rows))],
-            "price": price,
-            "amount": amount,
-            "side": ["buy"] * len(rows),
-        }
-    )
-    return TradeEvents(table.sort("symbol", "timestamp", maintain_order=True))
 
 
 def test_on_trades_an_order_takes_a_share_of_each_trade_after_it_arrives():
@@ -329,30 +287,6 @@ def test_trades_of_one_moment_are_known_together():
     seen: list[list[tuple[str, float]]] = []
     run_events(market, Follow(lambda view: seen.append([(e.symbol, e.price) for e in view.events()])), config())
     assert seen == [[("A", 100.0)], [("A", 101.0), ("B", 50.0), ("A", 102.0)]]
-
-
-def book(
-    rows: list[tuple[float, list[tuple[float, float]], list[tuple[float, float]]]], kind: str = "snapshot"
-) -> BookEvents:
-    """Rows of second, bids and asks of symbol A."""
-    table = [
-        {
-            "symbol": "A",
-            "timestamp": moment(second),
-            "sequence": n,
-            "kind": kind,
-            "side": side,
-            "price": float(price),
-            "amount": float(amount),
-        }
-        for n, (second, bids, asks) in enumerate(rows)
-        for side, levels in (("bid", bids), ("ask", asks))
-        for price, amount in levels
-    ]
-    return BookEvents(pl.DataFrame(table))
-
-
-SNAPSHOT = ([(99, 2), (98, 5)], [(101, 2), (102, 3)])
 
 
 def test_on_books_a_market_order_walks_the_levels_and_the_rest_waits_for_the_next_book():
@@ -376,187 +310,6 @@ def test_on_books_a_sale_stops_out_at_the_bid():
     market = book([(0, *SNAPSHOT), (1, *SNAPSHOT), (2, [(90, 9)], [(92, 9)])])
     wishes = [Order(symbol="A", units=1.0), Order(symbol="A", units=-1.0, stop=95.0, reduce_only=True)]
     assert fills(run_events(market, at({0: wishes}), config())) == [(1, 1.0, 101.0), (2, -1.0, 90.0)]
-
-
-# --- properties
-
-
-@st.composite
-def markets(draw: Callable[..., object]) -> tuple[BarEvents, dict[int, list[Order]], BacktestConfig, ExecutionConfig]:
-    """Random bars of up to three symbols, random orders of every kind, costs, latency and bounds on volume."""
-    prices, _, account = draw(scenarios(shorts=draw(st.booleans())))  # type: ignore[call-overload, misc]
-    rows = len(prices.close_TS)
-    volume_TS = np.where(np.isnan(prices.close_TS), NAN, 5.0)
-    stretch = 1.0 + draw(st.floats(0.0, 0.2))  # type: ignore[call-overload]
-    source = BarEvents(
-        replace(prices, volume_TS=volume_TS),
-        high_TS=np.fmax(prices.open_TS, prices.close_TS) * stretch,
-        low_TS=np.fmin(prices.open_TS, prices.close_TS) / stretch,
-    )
-    script: dict[int, list[Order]] = {}
-    listed_TS = prices.listed()
-    for t in range(rows):
-        for s in np.flatnonzero(listed_TS[t]).tolist():
-            price = float(prices.marks_TS[t, s])
-            kinds = draw(st.lists(st.sampled_from(["market", "limit", "stop", "both"]), max_size=2))  # type: ignore[call-overload]
-            for kind in kinds:
-                near = st.floats(0.8, 1.2).map(lambda share, price=price: share * price)  # type: ignore[misc]
-                script.setdefault(t, []).append(
-                    Order(
-                        symbol=prices.symbols[s],
-                        units=draw(st.sampled_from([-6.0, -1.0, 1.0, 6.0])),  # type: ignore[call-overload]
-                        limit=draw(near) if kind in ("limit", "both") else None,  # type: ignore[call-overload]
-                        stop=draw(near) if kind in ("stop", "both") else None,  # type: ignore[call-overload]
-                        reduce_only=draw(st.booleans()),  # type: ignore[call-overload]
-                    )
-                )
-    latency = draw(st.sampled_from([0, 1, DAY_US, 2 * DAY_US]))  # type: ignore[call-overload]
-    share = draw(st.sampled_from([None, 0.3]))  # type: ignore[call-overload]
-    costs = replace(account.costs, maker_bps=3.0)
-    return source, script, replace(account, costs=costs), ExecutionConfig(latency_us=latency, max_volume_share=share)
-
-
-@settings(max_examples=150, deadline=None)
-@given(markets())
-def test_money_is_conserved_and_no_order_fills_before_it_arrived_or_worse_than_its_limit(case):
-    source, script, account, execution = case
-    result = run_events(source, at(script), account, execution=execution)
-    paid = (result.orders.units_N * result.price_N + result.commission_N).sum() + result.borrow_T.sum()
-    assert result.cash_T[-1] == pytest.approx(1000.0 - paid, abs=1e-8)
-    np.testing.assert_allclose(result.equity_T, result.cash_T + result.value_TS.sum(axis=1), rtol=1e-12, atol=1e-9)
-    working = {w.id: w for w in result.working}
-    filled = dict.fromkeys(working, 0.0)
-    time_us = result.time_T.astype(np.int64)
-    taken = np.zeros(source.prices.close_TS.shape)
-    for n, name in enumerate(result.log.order_N):
-        t, s, units, price = (
-            result.orders.bar_N[n],
-            result.orders.symbol_N[n],
-            result.orders.units_N[n],
-            result.price_N[n],
-        )
-        taken[t, s] += abs(units)
-        if name is None:
-            continue  # a margin call
-        w = working[name]
-        assert t > w.decided_row
-        assert time_us[t] >= time_us[w.decided_row] + source.known_after_us + execution.latency_us
-        assert units * w.units > 0.0
-        if w.limit is not None:
-            assert price <= w.limit * (1 + 1e-12) if units > 0 else price >= w.limit * (1 - 1e-12)
-        filled[name] += units
-    for name, w in working.items():
-        assert w.filled == pytest.approx(filled[name])
-        assert abs(w.filled) <= abs(w.units) * (1 + 1e-9)
-    if execution.max_volume_share is not None:
-        assert (taken <= 0.3 * np.nan_to_num(source.prices.volume_TS) * (1 + 1e-9)).all()
-    if not account.allow_short:
-        assert (result.positions_TS >= -1e-9).all()
-
-
-@settings(max_examples=100, deadline=None)
-@given(markets())
-def test_the_order_of_symbols_changes_nothing(case):
-    source, script, account, execution = case
-    prices = source.prices
-    turned = BarEvents(
-        BarPanel(
-            open_TS=prices.open_TS[:, ::-1].copy(),
-            close_TS=prices.close_TS[:, ::-1].copy(),
-            volume_TS=prices.volume_TS[:, ::-1].copy(),
-            time_T=prices.time_T,
-            symbols=prices.symbols[::-1],
-        ),
-        high_TS=source.high_TS[:, ::-1].copy(),
-        low_TS=source.low_TS[:, ::-1].copy(),
-    )
-    back = {t: sorted(orders, key=lambda order: order.symbol, reverse=True) for t, orders in script.items()}
-    one, other = (
-        run_events(events, at(orders), account, execution=execution)
-        for events, orders in ((source, script), (turned, back))
-    )
-    np.testing.assert_allclose(one.equity_T, other.equity_T, rtol=1e-9, atol=1e-7)
-    np.testing.assert_allclose(one.positions_TS, other.positions_TS[:, ::-1], rtol=1e-9, atol=1e-7)
-
-
-@settings(max_examples=50, deadline=None)
-@given(markets(), st.integers(1, 9))
-def test_what_comes_later_changes_nothing_before(case, cut):
-    source, script, account, execution = case
-    prices = source.prices
-    cut = min(cut, len(prices.time_T) - 1)
-    changed = [values.copy() for values in (prices.open_TS, prices.close_TS, source.high_TS, source.low_TS)]
-    for values in changed:
-        values[cut:] *= 1.5
-    other = BarEvents(replace(prices, open_TS=changed[0], close_TS=changed[1]), high_TS=changed[2], low_TS=changed[3])
-    one, two = (run_events(events, at(script), account, execution=execution) for events in (source, other))
-    np.testing.assert_array_equal(one.equity_T[:cut], two.equity_T[:cut])
-
-
-# --- the view
-
-
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda view: view.close[view.t + 1],
-        lambda view: view.open[view.t + 1, 0],
-        lambda view: view.high[: view.t + 2],
-        lambda view: view.low[view.t + 2 :],
-    ],
-)
-def test_a_strategy_that_asks_for_the_future_is_told_so(ask):
-    with pytest.raises(BacktestError, match=r"row 0, which is not known yet"):
-        run_events(bars([FLAT] * 4), Follow(lambda view: ask(view) and None), config())
-
-
-def test_the_view_shows_what_is_known_and_lets_nothing_be_written():
-    market = bars([(10, 12, 9, 11), (11, 14, 10, 13), (13, 14, 12, 12)], volume=[1, 2, 3])
-    checked: list[int] = []
-
-    def look(view: MarketView) -> Decision:
-        if view.t != 1:
-            return None
-        checked.append(view.t)
-        assert (view.close[-1, 0], view.close[0, 0], view.price(0), len(view.close)) == (13.0, 11.0, 13.0, 2)
-        assert view.close[:].tolist() == np.asarray(view.close).tolist() == [[11.0], [13.0]]
-        assert view.high[-1:, 0].tolist() == [14.0]
-        assert view.volume[view.t, 0] == 2.0
-        assert view.now == np.datetime64("2020-01-03", "us")
-        assert (view.equity, view.cash, view.units.tolist(), view.orders, view.fills) == (1000.0, 1000.0, [0.0], (), ())
-        (event,) = view.events()
-        assert (event.open, event.high, event.low, event.close, event.volume) == (11.0, 14.0, 10.0, 13.0, 2.0)
-        with pytest.raises(ValueError, match="read-only"):
-            view.close[:][0] = 1.0
-        with pytest.raises(BacktestError, match="before the first row"):
-            view.close[-3]
-        with pytest.raises(BacktestError, match="no row"):
-            view.close["A"]
-        with pytest.raises(BacktestError, match="There are A"):
-            view.number("AA")
-        return None
-
-    run_events(market, Follow(look), config())
-    assert checked == [1]
-
-
-def test_the_view_shows_waiting_orders_positions_and_fills():
-    seen: list[object] = []
-
-    def look(view: MarketView) -> Decision:
-        seen.append(
-            ([w.id for w in view.orders], view.position(0), [(f.units, f.price) for f in view.fills], view.equity)
-        )
-        return (
-            [Order(symbol="A", units=1.0), Order(symbol="A", units=1.0, limit=50.0, id="low")] if view.t == 0 else None
-        )
-
-    run_events(bars([FLAT, (100, 110, 99, 110), FLAT]), Follow(look), config())
-    assert seen == [
-        ([], 0.0, [], 1000.0),
-        (["low"], 1.0, [(1.0, 100.0)], 1010.0),
-        (["low"], 1.0, [], 1000.0),
-    ]
 
 
 # --- bad input
