@@ -84,25 +84,32 @@ def trades(rows: list[tuple[str, float, float, float]]) -> TradeEvents:
     return TradeEvents(table.sort("symbol", "timestamp", maintain_order=True))
 
 
+Levels = list[tuple[float, float]]
+
+
 def book(
-    rows: list[tuple[float, list[tuple[float, float]], list[tuple[float, float]]]], kind: str = "snapshot"
+    rows: list[tuple[float, Levels, Levels]],
+    *,
+    kinds: tuple[str, ...] | None = None,
+    sequences: tuple[int, ...] | None = None,
+    levels: int | None = None,
 ) -> BookEvents:
-    """Rows of second, bids and asks of symbol A."""
+    """Rows of second, bids and asks of symbol A; snapshots unless said otherwise."""
     table = [
         {
             "symbol": "A",
             "timestamp": moment(second),
-            "sequence": n,
-            "kind": kind,
+            "sequence": n if sequences is None else sequences[n],
+            "kind": "snapshot" if kinds is None else kinds[n],
             "side": side,
             "price": float(price),
             "amount": float(amount),
         }
         for n, (second, bids, asks) in enumerate(rows)
-        for side, levels in (("bid", bids), ("ask", asks))
-        for price, amount in levels
+        for side, offers in (("bid", bids), ("ask", asks))
+        for price, amount in offers
     ]
-    return BookEvents(pl.DataFrame(table))
+    return BookEvents(pl.DataFrame(table), levels=levels)
 
 
 SNAPSHOT = ([(99, 2), (98, 5)], [(101, 2), (102, 3)])

@@ -297,6 +297,15 @@ def test_on_books_a_market_order_walks_the_levels_and_the_rest_waits_for_the_nex
     assert result.equity_T[1] == pytest.approx(1000.0 - 202.0 - 306.0 + 5.0 * 100.0)
 
 
+def test_a_delta_changes_the_levels_it_names_and_no_others():
+    rows = [(0, *SNAPSHOT), (1, [(98, 4)], [(101, 0), (101.5, 1)])]
+    market = book(rows, kinds=("snapshot", "delta"))
+    assert market.events(1)[0].bids == ((99.0, 2.0), (98.0, 4.0))
+    assert market.events(1)[0].asks == ((101.5, 1.0), (102.0, 3.0))
+    best = book(rows, kinds=("snapshot", "delta"), levels=1)
+    assert (best.events(1)[0].bids, best.events(1)[0].asks) == (((99.0, 2.0),), ((101.5, 1.0),))
+
+
 def test_on_books_a_limit_waits_until_the_other_side_comes_to_it():
     market = book([(0, *SNAPSHOT), (1, *SNAPSHOT), (2, [(95, 1)], [(99, 1.5), (101, 9)])])
     costs = CostModel(commission_bps=10.0, maker_bps=1.0, slippage_bps=0.0)
@@ -377,11 +386,15 @@ def test_events_that_cannot_be_are_refused():
         bars([FLAT, (100, 99, 98, 100)])
     with pytest.raises(SchemaError, match="'high'"):
         BarEvents.from_bars(pl.DataFrame({"symbol": [], "timestamp": [], "open": [], "low": [], "close": []}))
-    with pytest.raises(BookError, match="deltas"):
-        book([(0, *SNAPSHOT), (1, *SNAPSHOT)], kind="delta")
-    with pytest.raises(BookError, match="cross or lack a side"):
+    with pytest.raises(BookError, match="before any snapshot"):
+        book([(0, *SNAPSHOT), (1, *SNAPSHOT)], kinds=("delta", "delta"))
+    with pytest.raises(BookError, match="sequence 2, follows 0: a message is lost"):
+        book([(0, *SNAPSHOT), (2, *SNAPSHOT)], kinds=("snapshot", "delta"), sequences=(0, 2))
+    with pytest.raises(BacktestError, match="levels=0"):
+        book([(0, *SNAPSHOT), (1, *SNAPSHOT)], levels=0)
+    with pytest.raises(BookError, match="crosses or lacks a side"):
         book([(0, *SNAPSHOT), (1, [(102, 1)], [(101, 1)])])
-    with pytest.raises(BookError, match="cross or lack a side"):
+    with pytest.raises(BookError, match="crosses or lacks a side"):
         book([(0, *SNAPSHOT), (1, [(100, 1)], [])])
 
 

@@ -1,6 +1,6 @@
-"""Where events come from: bars, trades, or snapshots of order books, laid on one calendar.
+"""Where events come from: bars, trades, or order books, laid on one calendar.
 
-Shapes: T rows (bars, or distinct times of events), S symbols, N trades, L levels.
+Shapes: T rows (bars, or distinct times of events), S symbols, N events.
 Time: a row is matched with orders first and shown to the strategy after. Events of one time are known together.
 """
 
@@ -16,6 +16,7 @@ import polars as pl
 
 from quantfleet.backtest.events.base import BarEvent, BookEvent, Event, TradeEvent
 from quantfleet.backtest.panel import BarPanel
+from quantfleet.backtest.result import utc
 from quantfleet.contracts import validate_book, validate_trades
 from quantfleet.errors import BacktestError, BookError, SchemaError, nearest
 
@@ -202,59 +203,85 @@ class TradeEvents(QuoteEvents):
 
 
 class BookEvents(QuoteEvents):
-    """Snapshots of order books. Takers walk the levels; whoever waits is filled when the other side comes to his price."""
+    """Order books, one after each message. Takers walk the levels; who waits is filled when the other side comes to his price."""
 
-    def __init__(self, book: pl.DataFrame) -> None:
-        """Take a table of snapshots, see `quantfleet.contracts.BOOK_COLUMNS`.
+    def __init__(self, book: pl.DataFrame, *, levels: int | None = None, sequence_step: int | None = 1) -> None:
+        """Take a table of snapshots and deltas, see `quantfleet.contracts.BOOK_COLUMNS`.
 
+        Args:
+            levels: how many of the best levels of each side to keep after a message; None keeps all.
+            sequence_step: by how much the exchange counts from message to delta, so that a lost one shows; None where the count has
+                gaps by design.
         Raises:
             DataError: the table breaks its contract.
-            BookError: a delta, or a snapshot that crosses or lacks a side.
-            BacktestError: fewer than two times.
+            BookError: a delta before any snapshot or after a lost message, a book that crosses or lacks a side.
+            BacktestError: fewer than two times; levels that are not positive.
         """
+        if levels is not None and levels < 1:
+            raise BacktestError(f"levels={levels} of a book offer nothing; keep at least 1, or None for all.")
         book = validate_book(book, where="books of a backtest")
-        deltas = book.filter(pl.col("kind") == "delta")
-        if not deltas.is_empty():
-            raise BookError(
-                f"books of a backtest: {deltas.height} rows are deltas, first of {deltas['symbol'][0]} at {deltas['timestamp'][0]}"
-                ". Replay them into snapshots first."
-            )
-        book = book.filter(pl.col("amount") > 0.0)
-        keys = ["symbol", "timestamp", "sequence"]
-        sides = [
-            book.filter(pl.col("side") == side)
-            .sort("price", descending=side == "bid")
-            .group_by(keys)
-            .agg(pl.col("price").alias(f"{side}s"), pl.col("amount").alias(f"{side}_amounts"))
-            for side in ("bid", "ask")
-        ]
-        both = sides[0].join(sides[1], on=keys, how="full", coalesce=True).sort(keys)
-        wrong = both.filter(~(pl.col("bids").list.first() < pl.col("asks").list.first()).fill_null(False))
-        if not wrong.is_empty():
-            raise BookError(
-                f"books of a backtest: {wrong.height} snapshots cross or lack a side, first of {wrong['symbol'][0]} at "
-                f"{wrong['timestamp'][0]}, sequence {wrong['sequence'][0]}. Leave them out, or mend them at the source."
-            )
+        messages = _replayed(book, levels, sequence_step)
         laid, prices = _laid_out(
-            both.with_columns(
-                price=0.5 * (pl.col("bids").list.first() + pl.col("asks").list.first()),
-                amount=pl.col("bid_amounts").list.sum() + pl.col("ask_amounts").list.sum(),
+            pl.DataFrame(
+                {
+                    "symbol": [message.symbol for message in messages],
+                    "timestamp": utc(np.array([message.time for message in messages], dtype="datetime64[us]")),
+                    "price": [message.mid for message in messages],
+                    "amount": [sum(amount for _, amount in (*message.bids, *message.asks)) for message in messages],
+                    "message": range(len(messages)),
+                }
             )
         )
         super().__init__(prices, laid["row"].to_numpy(), laid["round"].to_numpy())
-        self._s, self._row, self._mid = laid["s"].to_list(), laid["row"].to_list(), laid["price"].to_list()
-        self._levels = [(laid[f"{side}s"].to_list(), laid[f"{side}_amounts"].to_list()) for side in ("bid", "ask")]
+        self._s: list[int] = laid["s"].to_list()
+        self._books = [messages[k] for k in laid["message"].to_list()]
 
     def event(self, n: int) -> BookEvent:
         """Book number n."""
-        symbol, time = self.prices.symbols[self._s[n]], self.prices.time_T[self._row[n]]
-        bids, asks = (tuple(zip(price[n], amount[n], strict=True)) for price, amount in self._levels)
-        return BookEvent(symbol, time, bids, asks)
+        return self._books[n]
 
     def quote(self, n: int, share: float | None) -> Quote:
         """Both sides of the book."""
-        part = 1.0 if share is None else share
-        bids, asks = (
-            [[p, a * part] for p, a in zip(price[n], amount[n], strict=True)] for price, amount in self._levels
-        )
-        return Quote(self._s[n], self._mid[n], bids, asks)
+        part, book = 1.0 if share is None else share, self._books[n]
+        bids, asks = ([[price, amount * part] for price, amount in side] for side in (book.bids, book.asks))
+        return Quote(self._s[n], book.mid, bids, asks)
+
+
+def _replayed(book: pl.DataFrame, levels: int | None, sequence_step: int | None) -> list[BookEvent]:
+    """The book after each message, in the order of the table."""
+    keys = ["symbol", "timestamp", "sequence", "kind"]
+    messages = book.with_columns(pl.col("timestamp").dt.replace_time_zone(None), message=pl.struct(keys).rle_id())
+    messages = messages.group_by("message", maintain_order=True).agg(
+        *(pl.col(name).first() for name in keys), "side", "price", "amount"
+    )
+    books: dict[str, tuple[dict[float, float], dict[float, float]]] = {}
+    counted: dict[str, int] = {}
+    made = []
+    for _, symbol, time, sequence, kind, *rows in messages.iter_rows():
+        where = f"books of a backtest: {symbol} at {time}, sequence {sequence},"
+        if kind == "snapshot":
+            books[symbol] = ({}, {})
+        elif symbol not in books:
+            raise BookError(
+                f"{where} is a delta before any snapshot. Begin the table with the symbol's first snapshot."
+            )
+        elif sequence_step is not None and sequence - counted[symbol] != sequence_step:
+            raise BookError(
+                f"{where} follows {counted[symbol]}: a message is lost. Go on from the next snapshot, or give sequence_step=None "
+                "where the count has gaps by design."
+            )
+        counted[symbol] = sequence
+        for side, price, amount in zip(*rows, strict=True):
+            level = books[symbol][side == "ask"]
+            if amount > 0.0:
+                level[price] = amount
+            else:
+                level.pop(price, None)
+        bids = tuple(sorted(books[symbol][0].items(), reverse=True)[:levels])
+        asks = tuple(sorted(books[symbol][1].items())[:levels])
+        if not bids or not asks or bids[0][0] >= asks[0][0]:
+            raise BookError(
+                f"{where} makes a book that crosses or lacks a side. Leave it out, or mend it at the source."
+            )
+        made.append(BookEvent(symbol, np.datetime64(time, "us"), bids, asks))
+    return made
