@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,14 +14,16 @@ from quantfleet.backtest import BarPanel
 from quantfleet.backtest.events import (
     BarEvents,
     Decision,
+    ExecutionConfig,
     MarketView,
     Order,
     run_events,
 )
 from quantfleet.errors import BacktestError
+from quantfleet.ledger import CostModel
 
 from .backtest_support import config
-from .event_support import FLAT, Follow, at, bars, markets
+from .event_support import FLAT, Follow, at, bars, markets, trades
 
 
 @settings(max_examples=150, deadline=None)
@@ -98,6 +101,54 @@ def test_what_comes_later_changes_nothing_before(case, cut):
     other = BarEvents(replace(prices, open_TS=changed[0], close_TS=changed[1]), high_TS=changed[2], low_TS=changed[3])
     one, two = (run_events(events, at(script), account, execution=execution) for events in (source, other))
     np.testing.assert_array_equal(one.equity_T[:cut], two.equity_T[:cut])
+
+
+@st.composite
+def tapes(draw: Callable[..., object]) -> tuple[list[tuple[str, float, float, float]], dict[int, list[Order]]]:
+    """Random trades of two symbols, several at one time, and random orders."""
+    near = st.floats(90.0, 110.0)
+    one = st.tuples(st.sampled_from("AB"), st.integers(1, 5), near, st.floats(0.5, 4.0))
+    rows = [("A", 0.0, 100.0, 1.0), ("B", 0.0, 100.0, 1.0), *draw(st.lists(one, min_size=3, max_size=12))]  # type: ignore[misc]
+    order = st.builds(
+        Order,
+        symbol=st.sampled_from("AB"),
+        units=st.sampled_from([-4.0, -1.0, 1.0, 4.0]),
+        limit=st.none() | near,
+        stop=st.none() | near,
+        reduce_only=st.booleans(),
+    )
+    return rows, draw(st.dictionaries(st.integers(0, 3), st.lists(order, max_size=3), max_size=3))  # type: ignore[return-value]
+
+
+@settings(max_examples=60, deadline=None)
+@given(tapes(), st.sampled_from([0, 1_500_000]), st.sampled_from([None, 0.5]), st.booleans())
+def test_on_trades_too_money_is_conserved_nothing_is_early_and_symbols_are_alike(tape, latency_us, share, short):
+    rows, script = tape
+    account = config(costs=CostModel(commission_bps=10.0, maker_bps=2.0, slippage_bps=20.0), allow_short=short)
+    execution = ExecutionConfig(latency_us=latency_us, max_volume_share=share)
+    result = run_events(trades(rows), at(script), account, execution=execution)
+    assert result.cash_T[-1] == pytest.approx(
+        1000.0 - (result.orders.units_N * result.price_N + result.commission_N).sum()
+    )
+    working = {w.id: w for w in result.working}
+    time_us = result.time_T.astype(np.int64)
+    for n, name in enumerate(result.log.order_N):
+        if name is None:
+            continue  # a margin call
+        w, t, units, price = working[name], result.orders.bar_N[n], result.orders.units_N[n], result.price_N[n]
+        assert t > w.decided_row
+        assert time_us[t] >= time_us[w.decided_row] + latency_us
+        if w.limit is not None:
+            assert price <= w.limit * (1 + 1e-12) if units > 0 else price >= w.limit * (1 - 1e-12)
+    other = {"A": "B", "B": "A"}
+    mirrored = run_events(
+        trades([(other[symbol], *rest) for symbol, *rest in rows]),
+        at({t: [replace(order, symbol=other[order.symbol]) for order in orders] for t, orders in script.items()}),
+        account,
+        execution=execution,
+    )
+    np.testing.assert_allclose(mirrored.equity_T, result.equity_T, rtol=1e-9)
+    np.testing.assert_allclose(mirrored.positions_TS[:, ::-1], result.positions_TS, rtol=1e-9, atol=1e-9)
 
 
 # --- the view

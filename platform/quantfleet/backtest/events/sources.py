@@ -234,7 +234,7 @@ class BookEvents(QuoteEvents):
         )
         super().__init__(prices, laid["row"].to_numpy(), laid["round"].to_numpy())
         self._s: list[int] = laid["s"].to_list()
-        self._books = [messages[k] for k in laid["message"].to_list()]
+        self._books: list[BookEvent] = [messages[k] for k in laid["message"].to_list()]
 
     def event(self, n: int) -> BookEvent:
         """Book number n."""
@@ -256,7 +256,7 @@ def _replayed(book: pl.DataFrame, levels: int | None, sequence_step: int | None)
     )
     books: dict[str, tuple[dict[float, float], dict[float, float]]] = {}
     counted: dict[str, int] = {}
-    made = []
+    made: list[BookEvent] = []
     for _, symbol, time, sequence, kind, *rows in messages.iter_rows():
         where = f"books of a backtest: {symbol} at {time}, sequence {sequence},"
         if kind == "snapshot":
