@@ -66,6 +66,18 @@ def test_also_with_missing_bars_leverage_margin_calls_impact_lots_ticks_and_hold
     same_in_both_engines(*scenario)
 
 
+def test_an_account_that_closed_and_owes_money_is_called_in_both_engines():
+    prices = panel([100.0, 100.0, 60.0, 60.0])
+    account = config(leverage=4.0)
+    same_in_both_engines(prices, np.array([[4.0], [0.0], [NAN], [NAN]]), account)
+    assert run_backtest(prices, np.array([[4.0], [0.0], [NAN], [NAN]]), account).margin_call_T.tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
 # --- orders by hand
 
 
@@ -135,6 +147,14 @@ def test_a_stop_limit_is_a_limit_from_the_bar_after_its_touch():
     market = bars([FLAT, (100, 106, 99, 106), (107, 108, 104, 105)])
     order = Order(symbol="A", units=1.0, stop=105.0, limit=105.5)
     assert fills(run_events(market, at({0: order}), config())) == [(2, 1.0, 105.5)]
+
+
+def test_a_stop_limit_that_the_open_sets_off_crosses_as_a_taker():
+    costs = CostModel(commission_bps=10.0, maker_bps=0.0, slippage_bps=0.0)
+    market = bars([FLAT, FLAT, (106, 108, 104, 105)])
+    result = run_events(market, at({0: Order(symbol="A", units=1.0, stop=105.0, limit=110.0)}), config(costs=costs))
+    assert fills(result) == [(2, 1.0, 106.0)]
+    assert result.commission_N.tolist() == pytest.approx([0.106])
 
 
 def test_of_a_stop_and_a_target_in_one_bar_the_stop_counts_and_takes_the_other_with_it():
@@ -280,6 +300,17 @@ def test_on_trades_a_waiting_limit_fills_at_its_price_and_a_stop_at_the_trade_th
     market = trades([("A", n, price, 9.0) for n, price in enumerate((100.0, 100.0, 94.0, 97.0, 106.0, 90.0))])
     wishes = [Order(symbol="A", units=1.0, limit=95.0), Order(symbol="A", units=1.0, stop=105.0)]
     assert fills(run_events(market, at({0: wishes}), config())) == [(2, 1.0, 95.0), (4, 1.0, 106.0)]
+
+
+def test_two_orders_share_the_amount_of_a_trade_and_of_a_level():
+    wishes = [Order(symbol="A", units=2.0), Order(symbol="A", units=1.0)]
+    execution = ExecutionConfig(max_volume_share=0.5)
+    on_trades = run_events(
+        trades([("A", n, 100.0, 4.0) for n in range(3)]), at({0: wishes}), config(), execution=execution
+    )
+    assert fills(on_trades) == [(1, 2.0, 100.0), (2, 1.0, 100.0)]
+    on_books = run_events(book([(n, *SNAPSHOT) for n in range(3)]), at({0: wishes}), config())
+    assert fills(on_books) == [(1, 2.0, 101.0), (1, 1.0, 102.0)]
 
 
 def test_trades_of_one_moment_are_known_together():
