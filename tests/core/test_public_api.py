@@ -15,6 +15,11 @@ PUBLIC = {
         "TRADE_SCHEMA", "BacktestConfig", "BacktestResult", "BarPanel", "OrderLog", "PositionPolicy", "SignalMetrics",
         "SignalRuns", "run_backtest", "run_backtests", "run_signals",
     ],
+    "quantfleet.backtest.events": [
+        "BarEvent", "BarEvents", "BookEvent", "BookEvents", "Cancel", "Decision", "EventResult", "EventSource",
+        "ExecutionConfig", "Fill", "MarketView", "Order", "OrderStatus", "Strategy", "TradeEvent", "TradeEvents", "Working",
+        "run_events",
+    ],
     "quantfleet.calibration": ["ConformalQuantiles", "IsotonicCalibration", "TemperatureCalibration"],
     "quantfleet.cluster": ["ClusterConfig"],
     "quantfleet.config": ["Resolved", "fingerprint", "from_plain", "load_config", "to_plain"],
