@@ -23,5 +23,5 @@ def prepared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage root in which `small_recipe`'s data are ready to train on, once for all tests that start there."""
     folder = tmp_path_factory.mktemp("prepared")
     recipe = write_recipe(folder, small_recipe(str(folder / "store"), models=[{"kind": "buy_and_hold"}]))
-    prepare(recipe, ("worker-killed", "by-cli", "by-sdk", "bad-fits", "bad-history"))
+    prepare(recipe, ("worker-killed", "by-cli", "by-sdk", "bad-fits"))
     return folder / "store"

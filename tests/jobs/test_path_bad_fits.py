@@ -1,6 +1,7 @@
 """Fits that cannot be, through the real command on a real Ray: one clear error each, before workers start where it can be known."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,11 @@ def test_a_fit_that_cannot_be_is_refused_before_workers_start(
 
 
 def test_a_look_back_longer_than_the_history_is_refused_when_chunks_are_cut(prepared_store: Path, tmp_path: Path):
+    shutil.copytree(prepared_store / "runs" / RUN, prepared_store / "runs" / "bad-history")
+    (prepared_store / "runs" / "bad-history" / "stages" / "chunks.json").unlink()
     windows = {"lookback_bars": 50_000, "chunk_bars": 32}
     recipe = recipe_of(prepared_store, tmp_path, tiny_hybrid(), "bad-history", windows=windows)
-    result = CliRunner().invoke(app, ["chunks", str(recipe), "--overwrite"])
+    result = CliRunner().invoke(app, ["chunks", str(recipe)])
     output = " ".join(result.output.split())
     assert result.exit_code == 1
     assert "lookback_bars" in output

@@ -82,6 +82,6 @@ def prepare(recipe: Path, runs: Sequence[str]) -> None:
     )
     call = [sys.executable, "-c", script, str(recipe)]
     done = subprocess.run(
-        call, cwd=recipe.parent, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        call, cwd=recipe.parent, env=environment(), capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
