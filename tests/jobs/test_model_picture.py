@@ -51,7 +51,7 @@ def test_every_registered_torch_model_can_be_drawn_and_its_parts_hang_together(n
         assert set(part.reads) <= names
         if reached & set(part.reads):
             reached.add(part.name)
-    assert "heads" in reached, "what goes in leads to what comes out"
+    assert any(name.rpartition(".")[2] == "heads" for name in reached), "what goes in leads to what comes out"
     assert len(reached) > len(names) / 2
     svg = (tmp_path / "model.svg").read_text()
     assert "<svg" in svg[:600]

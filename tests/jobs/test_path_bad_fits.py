@@ -40,7 +40,7 @@ def fits_begun(store: Path) -> list[Path]:
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "a batch larger than the shard": ({"batch_windows": 9_000_000}, {}, "ConfigError", "Lower it to"),
-    "more workers than the cluster has": ({}, {"workers": 640}, "ClusterError", "the cluster has room for"),
+    "more workers than the cluster has": ({}, {"workers": 64}, "ClusterError", "the cluster has room for"),
     "a GPU where there is none": ({}, {"use_gpu": True}, "ClusterError", "the cluster has no GPU"),
     "a precision that CPUs have not": ({}, {"precision": "fp16"}, "ConfigError", "fp16 needs a GPU"),
     "offload without DeepSpeed": ({}, {"strategy": {"kind": "fsdp", "offload": True}}, "ConfigError", "offload"),
@@ -76,7 +76,7 @@ def test_a_look_back_longer_than_the_history_is_refused_when_chunks_are_cut(prep
 def test_a_checkpoint_of_another_model_is_refused_with_what_differs_and_left_as_it_is(
     local_ray: None, prepared_store: Path, tmp_path: Path
 ):
-    path = recipe_of(prepared_store, tmp_path, tiny_hybrid(label="mixed-up"))
+    path = recipe_of(prepared_store, tmp_path, tiny_hybrid(name="mixed-up"))
     recipe = load_recipe(str(path)).value
     storage = Storage(StorageConfig(root=str(prepared_store)))
     chunks = ChunkStore.open(storage, str(RunRecord(storage, RUN).need("chunks", of="train").outputs["path"]))
