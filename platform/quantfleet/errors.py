@@ -15,7 +15,7 @@
     ├── StorageError                a path cannot be opened, read or written
     │   ├── MissingInputError       a stage's input was never made
     │   └── OutputExistsError       a stage's output holds something else
-    ├── TrainingError               a fit failed after its retries were spent
+    ├── TrainingError               a fit cannot be done, or failed after its retries were spent
     │   └── TornCheckpointError     a checkpoint is not as it was written
     ├── BacktestError               orders, prices or costs that no account can book
     ├── ClusterError                Ray cannot be reached or started
@@ -130,7 +130,7 @@ class OutputExistsError(StorageError):
 
 
 class TrainingError(QuantfleetError):
-    """A fit failed after its retries were spent."""
+    """A fit cannot be done as asked, or failed after its retries were spent."""
 
 
 class TornCheckpointError(TrainingError):

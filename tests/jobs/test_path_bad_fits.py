@@ -1,6 +1,8 @@
 """Fits that cannot be, through the real command on a real Ray: one clear error each, before workers start where it can be known."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,15 @@ import pytest
 from support.recipes import small_recipe, tiny_hybrid, write_recipe
 from typer.testing import CliRunner
 
+from quantfleet.storage import Storage, StorageConfig
+from quantfleet.training.checkpoints import Progress, upload
+from quantfleet.training.data_state import DataState
+from quantfleet.training.preflight import fit_record
+from quantfleet_data.chunks import ChunkStore
 from quantfleet_jobs.cli import app
+from quantfleet_jobs.fits import fit_name
+from quantfleet_jobs.recipe import load_recipe
+from quantfleet_jobs.record import RunRecord
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 RUN = "bad-fits"
@@ -61,3 +71,26 @@ def test_a_look_back_longer_than_the_history_is_refused_when_chunks_are_cut(prep
     assert "lookback_bars" in output
     assert "50000" in output.replace(",", "")
     assert "Traceback" not in output
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_what_differs_and_left_as_it_is(
+    local_ray: None, prepared_store: Path, tmp_path: Path
+):
+    path = recipe_of(prepared_store, tmp_path, tiny_hybrid(name="mixed-up"))
+    recipe = load_recipe(str(path)).value
+    storage = Storage(StorageConfig(root=str(prepared_store)))
+    chunks = ChunkStore.open(storage, str(RunRecord(storage, RUN).need("chunks", of="train").outputs["path"]))
+    other = fit_record(replace(recipe.models[0], width=64), chunks.spec, seed=recipe.run.seed)
+    local = tmp_path / "checkpoint"
+    local.mkdir()
+    Progress(fit=json.loads(json.dumps(other)), workers=1, data=DataState(plan="another")).write(local)
+    fit = f"train/{fit_name(recipe.models[0], chunks.path, recipe)}"
+    upload(storage, local, f"{fit}/checkpoint_2026-01-01_00-00-00.000000", rank=0, workers=1, retry_s=0)
+
+    code, output = train(path)
+
+    assert code == 1, output
+    assert "TrainingError" in output
+    assert "its model.width is 64, this fit's is 8" in output
+    assert "Traceback" not in output
+    assert storage.exists(fit, "checkpoint_2026-01-01_00-00-00.000000", "progress.json")

@@ -209,13 +209,22 @@ def test_a_fit_goes_on_from_the_newest_whole_checkpoint_in_storage_and_passes_ov
     assert Progress.load(tmp_path / "mended").resumed_from == 8
 
 
+def test_a_checkpoint_of_other_settings_is_refused(monkeypatch, tmp_path: Path):
+    fit, _ = on_a_lone_worker(monkeypatch, tmp_path, rounds=4)
+    fit_on_worker({"fit": fit})
+    other, reported = on_a_lone_worker(monkeypatch, tmp_path, rounds=8)
+    with pytest.raises(TrainingError, match=r"its model\.rounds is 4, this fit's is 8"):
+        fit_on_worker({"fit": other})
+    assert reported == []
+
+
 def on_a_lone_worker(monkeypatch, folder: Path, *, rounds: int):
     """Ray Train's part, played for one worker: a fit to hand over and the list that its reports will be put in."""
     data, config = learnable_data(), XGBoostConfig(**(QUICK | {"rounds": rounds}))
     given = context(folder)
     fit = BoostedFit(
         task=task_of(config, data, workers=5), make_grower=xgboost_model.grower, storage=given.storage, run="train/here",
-        retry_s=0,
+        fit={"model": {"rounds": rounds}}, retry_s=0,
     )  # fmt: skip
     reported: list[dict] = []
 

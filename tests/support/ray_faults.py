@@ -32,11 +32,15 @@ from support.fits import fit_task
 
 EPOCHS, STEPS_PER_EPOCH, STEP_S, EVERY = 20, 6, 0.15, 2
 AWAY_S = 30.0
+MOST_WAITED_S = 240.0
 RUN = "faulted"
 
 
 def fit_with_diary(config: dict[str, Any]) -> dict[str, Any]:
-    """`fit_on_worker` with steps that take a while; rank 0 notes when it made which, and with how many workers."""
+    """`fit_on_worker` with steps that take a while; rank 0 notes when it made which, and with how many workers.
+
+    `config["alone_waits"]`: a worker that is left alone makes one step and waits to be joined, however long a node takes to come.
+    """
     import ray.train
 
     from quantfleet.training import loop
@@ -51,6 +55,9 @@ def fit_with_diary(config: dict[str, Any]) -> dict[str, Any]:
             note = {"at": time.time(), "step": self._progress.step, "workers": self._workers}
             with diary.open("a") as file:
                 file.write(json.dumps({**note, "attempt": self._progress.attempt}) + "\n")
+            if config["alone_waits"] and self._workers == 1:
+                time.sleep(MOST_WAITED_S)
+                raise TimeoutError(f"no worker joined for {MOST_WAITED_S} s")
 
     loop._Fit._step = step  # type: ignore[method-assign]
     return loop.fit_on_worker(config)
@@ -74,9 +81,9 @@ class Scene:
 
     def wait(self, until: Callable[[dict[str, Any]], bool]) -> None:
         """Until a step was made that is as asked."""
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + MOST_WAITED_S
         while not any(until(note) for note in self.diary):
-            assert time.monotonic() < deadline, f"waited 240 s; the last steps: {self.diary[-3:]}"
+            assert time.monotonic() < deadline, f"waited {MOST_WAITED_S} s; the last steps: {self.diary[-3:]}"
             time.sleep(0.05)
 
     def strike(self) -> None:
@@ -138,6 +145,7 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
 
 
 def fit(folder: Path, storage: Storage, workers: int | tuple[int, int]) -> dict[str, Any]:
+    diary, elastic = str(folder / "diary.jsonl"), isinstance(workers, tuple)
     training = TrainingConfig(
         workers=workers, shards=4, checkpoints=CheckpointsConfig(every_steps=EVERY), resize_every_s=1,
         faults=FaultsConfig(max_failures=3, storage_retry_s=120),
@@ -149,7 +157,7 @@ def fit(folder: Path, storage: Storage, workers: int | tuple[int, int]) -> dict[
     result = run_trainer(
         lambda: TorchTrainer(
             fit_with_diary,
-            train_loop_config={"task": task, "diary": str(folder / "diary.jsonl")},
+            train_loop_config={"task": task, "diary": diary, "alone_waits": elastic},
             torch_config=torch_backend(context),
             scaling_config=scaling_config(context),
             run_config=run_config(context),

@@ -73,12 +73,12 @@ def quantfleet(*arguments: str, cwd: Path, timeout_s: float = 900, **env: str) -
     )
 
 
-def prepare(recipe: Path, runs: Sequence[str]) -> None:
-    """Do every stage before training, for each run, in a process of its own."""
+def prepare(recipe: Path) -> None:
+    """Do every stage before training, in a process of its own."""
     script = (
         "import importlib, sys\nfrom quantfleet_jobs.main import perform\nfrom quantfleet_jobs.recipe import load_recipe\n"
         f"stages = [importlib.import_module('quantfleet_jobs.' + n).STAGE for n in {BEFORE_TRAINING!r}]\n"
-        f"[perform(stages, load_recipe(sys.argv[1], ['run.name=' + n])) for n in {tuple(runs)!r}]\n"
+        "perform(stages, load_recipe(sys.argv[1]))\n"
     )
     call = [sys.executable, "-c", script, str(recipe)]
     done = subprocess.run(

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import ray
 
-from quantfleet.errors import TornCheckpointError
+from quantfleet.errors import TornCheckpointError, TrainingError
 from quantfleet.storage import Storage, StorageConfig
 from quantfleet.training.checkpoints import (
     Progress,
     best_weights,
+    check_stored_fit,
     keep_best,
     mend_snapshot,
     stored_checkpoints,
@@ -64,6 +65,25 @@ def test_progress_that_cannot_be_read_makes_it_torn(whole: Path, text: str):
     (whole / "progress.json").write_text(text)
     with pytest.raises(TornCheckpointError, match=r"progress\.json cannot be read"):
         Progress.read(whole)
+
+
+def fit_of(storage: Storage, name: str, width: int) -> None:
+    local = Path(storage.path("local", name))
+    local.mkdir(parents=True)
+    Progress(fit={"model": {"width": width}}, workers=1, data=DataState(plan="p")).write(local)
+    upload(storage, local, f"train/fit/checkpoint_{name}", rank=0, workers=1, retry_s=0)
+
+
+def test_the_newest_checkpoint_that_can_be_read_must_be_of_the_fit_that_would_go_on_from_it(tmp_path: Path):
+    storage, fit = Storage(StorageConfig(root=str(tmp_path))), {"model": {"width": 8}}
+    check_stored_fit(storage, "train/fit", fit, retry_s=0)  # nothing is stored
+    fit_of(storage, "1", 16)
+    fit_of(storage, "2", 8)
+    check_stored_fit(storage, "train/fit", fit, retry_s=0)
+    for damage in ("", "{", "[]", '{"format": 1}'):
+        storage.write_text("train/fit/checkpoint_2/progress.json", damage)
+        with pytest.raises(TrainingError, match=r"its model\.width is 16, this fit's is 8"):
+            check_stored_fit(storage, "train/fit", fit, retry_s=0)
 
 
 def test_only_the_best_weights_are_kept_and_half_deleted_ones_do_not_count(tmp_path: Path):

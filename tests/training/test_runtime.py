@@ -9,10 +9,10 @@ from ray.exceptions import ActorDiedError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerGroupStartupTimeoutError
 
 from quantfleet.contracts import FitContext
-from quantfleet.errors import ConfigError, TrainingError
+from quantfleet.errors import ConfigError, DataError, StorageError, TornCheckpointError, TrainingError
 from quantfleet.storage import Storage, StorageConfig
 from quantfleet.training import CheckpointsConfig, FaultsConfig, TrainingConfig
-from quantfleet.training.runtime import run_config, run_trainer, scaling_config, torch_backend
+from quantfleet.training.runtime import RefusalsEndTheFit, run_config, run_trainer, scaling_config, torch_backend
 
 CONTEXT = FitContext(
     run_name="unlucky",
@@ -42,6 +42,28 @@ def test_an_error_of_ours_on_a_worker_arrives_as_itself():
     with pytest.raises(ConfigError, match="batch too large") as caught:
         run_trainer(lambda: Failing(ray.train.WorkerGroupError("rank 1 failed", {1: wrapped})), CONTEXT)
     assert caught.value.fields == {"key": "batch_windows"}
+
+
+@pytest.mark.parametrize("refusal", [ConfigError("no such GPU"), DataError("NaN"), TrainingError("of another model")])
+def test_what_a_worker_refuses_ends_the_fit_without_a_retry_and_arrives_as_itself(refusal: Exception):
+    (callback,) = run_config(CONTEXT).callbacks
+    failures = {0: RuntimeError("connection reset"), 1: UserExceptionWithTraceback(refusal, "Traceback ...")}
+    with pytest.raises(type(refusal)) as raised:
+        callback.after_exception(None, failures)
+    made = []
+
+    def trainer() -> Failing:
+        made.append(1)
+        return Failing(ray.train.ControllerError(raised.value))  # what Ray Train makes of it
+
+    with pytest.raises(type(refusal), match=str(refusal)):
+        run_trainer(trainer, CONTEXT)
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("passing", [RuntimeError("killed"), StorageError("away"), TornCheckpointError("cut")])
+def test_what_may_pass_is_left_to_the_retries(passing: Exception):
+    RefusalsEndTheFit().after_exception(None, {0: UserExceptionWithTraceback(passing, "Traceback ...")})
 
 
 @pytest.mark.parametrize(

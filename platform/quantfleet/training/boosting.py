@@ -14,7 +14,7 @@ import json
 import tempfile
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,10 +26,10 @@ import ray.train
 import ray.train.collective
 
 from quantfleet.contracts import FitContext, FitReport, TrainingData
-from quantfleet.errors import ConfigError, TrainingError
+from quantfleet.errors import ConfigError, TornCheckpointError, TrainingError
 from quantfleet.storage import Storage
-from quantfleet.training.checkpoints import fetch_newest, fetch_whole, upload
-from quantfleet.training.preflight import check_run
+from quantfleet.training.checkpoints import PROGRESS_FILE, check_stored_fit, fetch_newest, fetch_whole, upload
+from quantfleet.training.preflight import check_run, check_same_fit, fit_record
 from quantfleet.training.row_config import BoostedConfig
 from quantfleet.training.row_model import RowModel, RowTask
 from quantfleet.training.rows import Share
@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 SCORE = "val_rmse"
-_PROGRESS_FILE = "progress.json"
 
 Vector = npt.NDArray[np.float64]
 
@@ -82,6 +81,8 @@ class BoostedFit:
     storage: Storage
     run: str
     """The fit's folder, relative to the storage root."""
+    fit: Mapping[str, Any]
+    """What is being fitted, as `fit_record` makes it."""
     retry_s: float
     """How long storage that does not answer is waited for."""
 
@@ -90,6 +91,8 @@ class BoostedFit:
 class Progress:
     """What a checkpoint says beside the trees."""
 
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    """What is being fitted; a checkpoint of another fit is refused."""
     curve: list[tuple[float, float]] = field(default_factory=list)
     """Training and validation error after each round."""
     finished: bool = False
@@ -116,16 +119,21 @@ class Progress:
         return self.finished
 
     def save(self, directory: Path) -> None:
-        (directory / _PROGRESS_FILE).write_text(json.dumps(asdict(self)))
+        (directory / PROGRESS_FILE).write_text(json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, directory: Path) -> Progress:
         """Raises: TrainingError: the file is missing or damaged."""
-        path = directory / _PROGRESS_FILE
+        path = directory / PROGRESS_FILE
         try:
             record = json.loads(path.read_text())
             curve = [(float(train), float(validation)) for train, validation in record["curve"]]
-            return cls(curve=curve, finished=record["finished"], resumed_from=record["resumed_from"])
+            return cls(
+                fit=record["fit"],
+                curve=curve,
+                finished=record["finished"],
+                resumed_from=record["resumed_from"],
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(
                 f"{path} does not say how far boosting came: {error}. Start the fit under a new name."
@@ -190,8 +198,13 @@ class BoostedModel(RowModel):
             make_grower=make_grower,
             storage=context.storage,
             run=f"{TRAIN_DIR}/{context.run_name}",
+            fit={
+                **fit_record(self.config, self.spec, seed=context.seed),
+                "chunks": data.reader("train").content,
+            },
             retry_s=context.training.faults.storage_retry_s,
         )
+        check_stored_fit(fit.storage, fit.run, fit.fit, retry_s=fit.retry_s)
         run_trainer(
             lambda: trainer_class(
                 fit_on_worker,
@@ -228,12 +241,13 @@ def fit_on_worker(config: dict[str, BoostedFit]) -> None:
     share = Share(context.get_world_rank(), context.get_world_size())
     with contextlib.ExitStack() as stack:
         progress, folder = (
-            Progress(),
+            Progress(fit=fit.fit),
             _fetch_agreed(fit, share, Path(stack.enter_context(tempfile.TemporaryDirectory()))),
         )
         if folder is not None:
-            task.inputs.check_checkpoint(folder)
             progress = Progress.load(folder)
+            check_same_fit(progress.fit, json.loads(json.dumps(fit.fit)))
+            task.inputs.check_checkpoint(folder)
             if progress.finished:
                 return
             progress.resumed_from = progress.rounds
@@ -244,7 +258,7 @@ def fit_on_worker(config: dict[str, BoostedFit]) -> None:
 def _fetch_agreed(fit: BoostedFit, share: Share, folder: Path) -> Path | None:
     """Download the checkpoint that rank 0 finds whole; None where there is none.
 
-    Raises: TrainingError: this worker cannot get it whole.
+    Raises: TornCheckpointError: this worker cannot get it whole.
     """
     mine = folder / "checkpoint"
     path = fetch_newest(fit.storage, fit.run, mine, retry_s=fit.retry_s) if share.rank == 0 else None
@@ -253,7 +267,9 @@ def _fetch_agreed(fit: BoostedFit, share: Share, folder: Path) -> Path | None:
     if path is None:
         return None
     if share.rank != 0 and not fetch_whole(fit.storage, path, mine, retry_s=fit.retry_s):
-        raise TrainingError(f"worker {share.rank} could not download {path} whole, as rank 0 did.", checkpoint=path)
+        raise TornCheckpointError(
+            f"worker {share.rank} could not download {path} whole, as rank 0 did.", checkpoint=path
+        )
     return mine
 
 

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from quantfleet.logs import get_logger
 from quantfleet.storage import Storage
 from quantfleet.training.data_state import DataState
 from quantfleet.training.patience import patiently
+from quantfleet.training.preflight import check_same_fit
 
 __all__ = [
     "PROGRESS_FILE",
@@ -31,6 +33,7 @@ __all__ = [
     "BestWeights",
     "Progress",
     "best_weights",
+    "check_stored_fit",
     "fetch_newest",
     "fetch_whole",
     "keep_best",
@@ -143,6 +146,22 @@ def stored_checkpoints(storage: Storage, run: str) -> list[str]:
     """
     names = [name for name in storage.list(run) if name.startswith(_PREFIX)]
     return [f"{run}/{name}" for name in reversed(names) if storage.exists(run, name, _manifest(0))]
+
+
+def check_stored_fit(storage: Storage, run: str, fit: Mapping[str, Any], *, retry_s: float) -> None:
+    """Before workers start: whether the newest checkpoint that can be read is of this fit. Where there is none, all is well.
+
+    Raises: TrainingError: it is of another model; names what differs.
+    """
+    stored = patiently(lambda: stored_checkpoints(storage, run), "list of checkpoints", seconds=retry_s)
+    for path in stored:
+        try:
+            read = partial(storage.read_text, path, PROGRESS_FILE)
+            recorded = json.loads(patiently(read, "progress of a checkpoint", seconds=retry_s))["fit"]
+        except (MissingInputError, ValueError, KeyError, TypeError):
+            continue  # torn: the worker passes over it and says so
+        check_same_fit(recorded, json.loads(json.dumps(fit)))
+        return
 
 
 def fetch_whole(storage: Storage, path: str, folder: Path, *, retry_s: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from ray.train.torch import TorchConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 
 from quantfleet.contracts import FitContext
-from quantfleet.errors import QuantfleetError, TrainingError
+from quantfleet.errors import QuantfleetError, StorageError, TornCheckpointError, TrainingError
 from quantfleet.logs import get_logger
 from quantfleet.training.checkpoints import mend_snapshot, sweep
 from quantfleet.training.patience import patiently
 
 __all__ = [
     "TRAIN_DIR",
+    "RefusalsEndTheFit",
     "run_config",
     "run_trainer",
     "scaling_config",
@@ -73,8 +74,25 @@ def run_config(context: FitContext) -> ray.train.RunConfig:
             controller_failure_limit=_MAX_RESTARTS_OF_CONTROLLER,
         ),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=context.training.checkpoints.keep),
-        callbacks=list(context.train_callbacks),
+        callbacks=[*context.train_callbacks, RefusalsEndTheFit()],
     )
+
+
+class RefusalsEndTheFit(ray.train.UserCallback):  # type: ignore[misc]  # Ray Train has no types
+    """In the controller: what a worker refuses, it would refuse again, so that retries are for what may pass."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raises: the refusal; Ray Train ends a run whose callback raises, without trying again."""
+        refusal = _ours(worker_exceptions.values())
+        if refusal is not None and not isinstance(refusal, StorageError | TornCheckpointError):
+            raise refusal
+
+
+def _ours(failures: Iterable[Exception]) -> QuantfleetError | None:
+    """The first error of ours among those of workers."""
+    # Ray wraps what a worker raised to keep its traceback
+    causes = (getattr(one, "_base_exc", one) for one in failures)
+    return next((cause for cause in causes if isinstance(cause, QuantfleetError)), None)
 
 
 def run_trainer(make_trainer: Callable[[], Any], context: FitContext) -> ray.train.Result:
@@ -93,13 +111,14 @@ def run_trainer(make_trainer: Callable[[], Any], context: FitContext) -> ray.tra
             _sweep_after(result, context)
             return result
         except ray.train.WorkerGroupError as error:
-            for failure in error.worker_failures.values():
-                cause = getattr(failure, "_base_exc", failure)  # Ray wraps what a worker raised to keep its traceback
-                if isinstance(cause, QuantfleetError):
-                    raise cause from error
+            said = _ours(error.worker_failures.values())
+            if said is not None:
+                raise said from error
             raise TrainingError(_reason(error, context), run=context.run_name) from error
         except (ray.train.ControllerError, RayActorError) as error:
             cause = getattr(error, "controller_failure", None)
+            if isinstance(cause, QuantfleetError):
+                raise cause from error
             if attempt == retries or isinstance(cause, WorkerGroupStartupFailedError | WorkerGroupStartupTimeoutError):
                 raise TrainingError(_reason(error, context), run=context.run_name) from error
             log.warning(

@@ -23,7 +23,7 @@ from quantfleet.contracts import ChunkBatch, FitContext, FitReport, Forecast, Mo
 from quantfleet.contracts.chunk import DataSpec
 from quantfleet.errors import SchemaError, TrainingError
 from quantfleet.storage import Storage
-from quantfleet.training.checkpoints import WEIGHTS_FILE, best_weights
+from quantfleet.training.checkpoints import WEIGHTS_FILE, best_weights, check_stored_fit
 from quantfleet.training.config import TrainingConfig
 from quantfleet.training.fit_task import FitTask
 from quantfleet.training.loop import fit_on_worker
@@ -88,7 +88,8 @@ class TorchModel(Model):
         # a selection may leave fewer features than the config can do with: say so before workers start
         self._build(inputs.spec)
         segments: tuple[Segment, ...] = ("train", "validation")
-        run = f"{TRAIN_DIR}/{context.run_name}"
+        run, fit = f"{TRAIN_DIR}/{context.run_name}", self._fit_record(data, training, context.seed)
+        check_stored_fit(context.storage, run, fit, retry_s=training.faults.storage_retry_s)
         task = FitTask(
             config=config,
             spec=self.spec,
@@ -100,7 +101,7 @@ class TorchModel(Model):
             readers={s: data.reader(s) for s in segments},
             storage=context.storage,
             run=run,
-            fit=self._fit_record(data, training, context.seed),
+            fit=fit,
             live=context.live,
             profile_folder=context.profile_folder,
         )

@@ -16,7 +16,7 @@ from lightning.fabric.strategies import DeepSpeedStrategy
 from ray.train.lightning import RayLightningEnvironment
 from torch import Tensor, nn
 
-from quantfleet.errors import TrainingError
+from quantfleet.errors import TornCheckpointError
 from quantfleet.training.strategies.base import EngineSettings, Precision
 from quantfleet.training.strategies.deepspeed import DeepSpeedConfig
 from quantfleet.training.strategies.engine import Engine, OptimizerMaker
@@ -107,7 +107,7 @@ class DeepSpeedEngine(Engine):
         self._engine._config.load_universal_checkpoint = tag == _UNIVERSAL
         path, client = self._engine.load_checkpoint(str(folder), tag=tag, load_lr_scheduler_states=False)
         if path is None:
-            raise TrainingError(f"DeepSpeed cannot read the checkpoint {folder / tag}.", folder=str(folder))
+            raise TornCheckpointError(f"DeepSpeed cannot read the checkpoint {folder / tag}.", folder=str(folder))
         for name, tensor in extra.items():
             tensor.copy_(client["extra"][name])
 
