@@ -24,6 +24,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # `pytest -n` tells its workers how wide the terminal is; what we print must depend on the test alone.
 os.environ.pop("COLUMNS", None)
 
+# Ray's workers wait behind everything else on the machine unless they are told not to; here that is the other half of the suite.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # as Ray spells it
+
 # No deadline per example: machines are shared, and a first example pays for lazy imports.
 hypothesis.settings.register_profile(
     "quantfleet", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

@@ -1,4 +1,6 @@
-"""Job: look at what a run holds with distrust; a leak is named and ends with an error."""
+"""Job: look at what a run holds with distrust. In a run, a leak keeps every model from promotion; asked for by itself, the job
+ends with an error that names it.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from rich.console import Console
 
-from quantfleet.config import to_plain
+from quantfleet.config import Resolved, to_plain
 from quantfleet.contracts import SEGMENTS, Timeframe
 from quantfleet.errors import LeakageError
 from quantfleet.evaluation.audit import AuditInputs, Finding, audit
 from quantfleet.registry.looks import LookLog
-from quantfleet.storage import LakeTable
+from quantfleet.storage import LakeTable, Storage
 from quantfleet_data.chunks import ChunkStore
 from quantfleet_data.feature_store.plan import FeaturePlan
 from quantfleet_data.features import compute_features
@@ -29,10 +32,12 @@ from quantfleet_jobs.inputs import (
     table_version,
     with_context,
 )
-from quantfleet_jobs.main import job_main
+from quantfleet_jobs.main import job_main, perform
+from quantfleet_jobs.recipe import Recipe
+from quantfleet_jobs.record import StageRecord
 from quantfleet_jobs.stage import Stage, StageContext, StageOutput
 
-__all__ = ["STAGE", "gather"]
+__all__ = ["STAGE", "audit_run", "gather", "refuse_leaks"]
 
 _LATEST_BARS = 3000
 """Of each symbol whose features are computed again."""
@@ -47,20 +52,35 @@ def _work(context: StageContext) -> StageOutput:
     evaluated = context.inputs["evaluate"].fingerprint
     record = {"evaluated": evaluated, "findings": [to_plain(finding) for finding in findings]}
     context.storage.write_text(path, json.dumps(record, indent=1))
-    failed = [finding for finding in findings if finding.outcome == "failed"]
-    if failed:
-        raise LeakageError(
-            f"the audit of run {context.recipe.run.name!r} found {len(failed)} of {len(findings)} checks failing. "
-            + " ".join(f"{finding.check}: {finding.detail}." for finding in failed)
-            + f" All findings: {context.storage.uri(path)}",
-            failed=[finding.check for finding in failed],
-        )
-    return StageOutput(outputs={"findings": path}, summary=_summary(findings))
+    failed = [finding.check for finding in findings if finding.outcome == "failed"]
+    return StageOutput(outputs={"findings": path, "failed": failed}, summary=_summary(findings))
+
+
+def refuse_leaks(resolved: Resolved[Recipe], made: StageRecord) -> None:
+    """Raises: LeakageError: a check of the audit failed; names all that did."""
+    if not made.outputs["failed"]:
+        return
+    storage = Storage(resolved.value.storage).absolute()
+    findings = json.loads(storage.read_text(made.outputs["findings"]))["findings"]
+    failed = [finding for finding in findings if finding["outcome"] == "failed"]
+    raise LeakageError(
+        f"the audit of run {resolved.value.run.name!r} found {len(failed)} of {len(findings)} checks failing. "
+        + " ".join(f"{finding['check']}: {finding['detail']}." for finding in failed)
+        + f" All findings: {storage.uri(made.outputs['findings'])}",
+        failed=[finding["check"] for finding in failed],
+    )
+
+
+def audit_run(resolved: Resolved[Recipe], *, console: Console, overwrite: bool = False) -> None:
+    """Audit a finished run by itself. Raises: LeakageError: see `refuse_leaks`; the findings are kept."""
+    refuse_leaks(resolved, perform([STAGE], resolved, overwrite=overwrite, console=console)["audit"])
 
 
 def _summary(findings: tuple[Finding, ...]) -> str:
+    failed = [finding for finding in findings if finding.outcome == "failed"]
     open_ = [finding for finding in findings if finding.outcome == "not_checked"]
     said = f"{sum(finding.outcome == 'passed' for finding in findings)} checks passed"
+    said += "".join(f"; FAILED, {finding.check}: {finding.detail}" for finding in failed)
     return said + "".join(f"; not checked, {finding.check}: {finding.detail}" for finding in open_)
 
 
@@ -138,7 +158,7 @@ def _moments(chunks: ChunkStore) -> Mapping[str, tuple[float, float]]:
 
 STAGE = Stage(
     name="audit",
-    help="Look for leaks in a finished run: future, overlap, scaler, universe, peeking, canaries. Fails where one is found.",
+    help="Look for leaks in a finished run: future, overlap, scaler, universe, peeking, canaries.",
     needs=("ingest", "quality", "features", "labels", "split", "chunks", "train", "evaluate"),
     settings=("audit", "policy.horizon_bars"),
     work=_work,
@@ -146,4 +166,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    raise SystemExit(job_main(STAGE))
+    raise SystemExit(job_main(STAGE, judge=refuse_leaks))

@@ -6,11 +6,12 @@ from typing import Any, cast
 
 import polars as pl
 
-from quantfleet.backtest import BarPanel, run_backtest
+from quantfleet.backtest import run_backtest
 from quantfleet.errors import ConfigError
-from quantfleet_jobs.inputs import checked_bars, read_predictions, split_plan
+from quantfleet_jobs.inputs import read_predictions, split_plan
 from quantfleet_jobs.main import job_main
 from quantfleet_jobs.predictions import PREDICTED
+from quantfleet_jobs.prices import needs_funding, traded_prices
 from quantfleet_jobs.recipe import Recipe
 from quantfleet_jobs.stage import Stage, StageContext, StageOutput
 
@@ -31,14 +32,11 @@ def trading_columns(predictions: pl.DataFrame, horizon_bars: int) -> pl.DataFram
 
 
 def _work(context: StageContext) -> StageOutput:
-    recipe, plan, bars = context.recipe, split_plan(context), checked_bars(context)
-    prices = pl.concat([bars.read(symbol) for symbol in bars.symbols])
+    recipe, plan, prices = context.recipe, split_plan(context), traded_prices(context)
     outputs: dict[str, dict[str, dict[str, str]]] = {}
     trades = 0
     for segment in PREDICTED:
-        interval = plan.interval(segment)
-        inside = prices.filter((pl.col("timestamp") >= interval.start) & (pl.col("timestamp") < interval.end))
-        panel = BarPanel.from_bars(inside)
+        panel = prices.panel(plan.interval(segment))
         for model in recipe.models:
             context.progress.update(f"{model.label} on {segment}")
             answers = trading_columns(read_predictions(context, model.label, segment), recipe.policy.horizon_bars)
@@ -74,6 +72,7 @@ STAGE = Stage(
     needs=("ingest", "quality", "split", "train"),
     settings=("policy", "backtest"),
     work=_work,
+    also=needs_funding,
     check=_check,
 )
 

@@ -40,6 +40,19 @@ def run(recipe: RecipeArgument, override: SetOption = None, overwrite: Overwrite
     exit_with(work)
 
 
+@app.command("cross-validate")
+def cross_validate(recipe: RecipeArgument, override: SetOption = None, overwrite: OverwriteOption = False) -> None:
+    """Train and test every fold of the recipe's split: walk-forward with retraining, CPCV paths; with a search, nested."""
+
+    def work() -> None:
+        from quantfleet_jobs.cross_validate import print_cross_validation
+        from quantfleet_jobs.recipe import load_recipe
+
+        print_cross_validation(load_recipe(recipe, override or ()), console=console, overwrite=overwrite)
+
+    exit_with(work)
+
+
 def _stage_command(group: typer.Typer, verb: str, name: str, help_text: str) -> None:
     def command(recipe: RecipeArgument, override: SetOption = None, overwrite: OverwriteOption = False) -> None:
         def work() -> None:
@@ -61,6 +74,7 @@ _STAGE_HELP = {
     "stream": "Write an exchange's live bars into the bars table until SIGTERM.",
     "trade_bars": "Make bars of the ingested trades.",
     "book": "Replay the ingested order books into measures beside bars.",
+    "funding": "Note which funding rates the books pay.",
     "quality": "Inspect the bars: keep, repair, quarantine or fail.",
     "features": "Compute causal features for every symbol.",
     "labels": "Compute labels, each with the time at which it is known.",
@@ -76,11 +90,22 @@ _STAGE_HELP = {
 }
 _COMPUTED = ("features", "labels", "trade_bars")
 """Stages that share their name with a kind of plugin: their verb is `compute`."""
-_OWN = ("train",)
+_OWN = ("audit", "train")
 """Stages whose verb has options of its own."""
 for _name, _help in _STAGE_HELP.items():
     if _name not in (*_COMPUTED, *_OWN):
         _stage_command(app, _name, _name, _help)
+
+
+@app.command("audit", help=_STAGE_HELP["audit"])
+def audit(recipe: RecipeArgument, override: SetOption = None, overwrite: OverwriteOption = False) -> None:
+    def work() -> None:
+        from quantfleet_jobs.audit import audit_run
+        from quantfleet_jobs.recipe import load_recipe
+
+        audit_run(load_recipe(recipe, override or ()), console=console, overwrite=overwrite)
+
+    exit_with(work)
 
 
 @app.command("train", help=_STAGE_HELP["train"])

@@ -6,8 +6,6 @@ import datetime as dt
 import json
 import math
 
-import polars as pl
-
 from quantfleet.config import fingerprint
 from quantfleet.contracts import Segment
 from quantfleet.evaluation import EvaluationView, evaluate_model
@@ -16,9 +14,10 @@ from quantfleet.evaluation.plain import json_ready
 from quantfleet.registry.looks import Look, LookLog
 from quantfleet.storage import Storage
 from quantfleet_jobs.backtest import trading_columns
-from quantfleet_jobs.inputs import checked_bars, read_predictions, split_plan
+from quantfleet_jobs.inputs import read_predictions, split_plan
 from quantfleet_jobs.main import job_main
 from quantfleet_jobs.predictions import PREDICTED
+from quantfleet_jobs.prices import needs_funding, traded_prices
 from quantfleet_jobs.record import StageRecord
 from quantfleet_jobs.sensitivity import TestPeriod
 from quantfleet_jobs.stage import Stage, StageContext, StageOutput
@@ -28,8 +27,8 @@ __all__ = ["STAGE", "read_scores", "scores_of"]
 
 def _work(context: StageContext) -> StageOutput:
     recipe, outputs, details = context.recipe, {}, {}
-    bars, test = checked_bars(context), split_plan(context).interval("test")
-    period = TestPeriod(context, pl.concat([bars.read(symbol) for symbol in bars.symbols]), test.start, test.end)
+    test = split_plan(context).interval("test")
+    period = TestPeriod(recipe, traded_prices(context), test)
     sharpes: dict[str, float] = {}
     for model in recipe.models:
         views = {segment: _view(context, model.label, segment) for segment in PREDICTED}
@@ -106,6 +105,7 @@ STAGE = Stage(
     needs=("ingest", "quality", "split", "train", "backtest"),
     settings=("metrics", "market", "policy", "backtest", "run.seed"),
     work=_work,
+    also=needs_funding,
 )
 
 if __name__ == "__main__":

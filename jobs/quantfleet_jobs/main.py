@@ -45,12 +45,14 @@ def job_main(
     *,
     plan: Plan | None = None,
     resume: Callable[[Resolved[Recipe]], None] | None = None,
+    judge: Callable[[Resolved[Recipe], StageRecord], None] | None = None,
 ) -> int:
     """Entry of one job's module.
 
     Args:
         plan: what `--plan` does, for a job that has one.
         resume: what `--resume` checks before the job starts, for a job that has it.
+        judge: raises where what the job made is to be an error.
     """
     parser = argparse.ArgumentParser(prog=f"python -m quantfleet_jobs.{stage.name}", description=stage.help)
     parser.add_argument(
@@ -85,7 +87,10 @@ def job_main(
         resolved = load_recipe(options.config, options.set)
         if resume is not None and options.resume:
             resume(resolved)
-        _discard(perform([stage], resolved, overwrite=options.overwrite))
+        done = perform([stage], resolved, overwrite=options.overwrite)
+        _discard(done)
+        if judge is not None:
+            judge(resolved, done[stage.name])
 
     return reported(work)
 

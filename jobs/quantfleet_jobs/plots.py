@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import Any
 
 import polars as pl
 from matplotlib.figure import Figure
 
 from quantfleet.contracts import Segment
 
-__all__ = ["curve_png", "learning_png"]
+__all__ = ["curve_png", "learning_png", "paths_png"]
 
 
 def curve_png(name: str, curve: pl.DataFrame, *, period: Segment) -> bytes:
@@ -38,6 +39,32 @@ def learning_png(name: str, rows: Sequence[Mapping[str, float]]) -> bytes:
     axes.set(title=f"{name}: loss", xlabel=along, ylabel="loss")
     axes.legend()
     return _png(figure)
+
+
+def paths_png(run: str, curves: Mapping[str, Sequence[pl.DataFrame]], *, naive: set[str]) -> bytes:
+    """Growth of 1 on every path: a panel a candidate, its paths over those of the naive models, which are grey."""
+    candidates = [name for name in curves if name not in naive] or list(curves)
+    figure = Figure(figsize=(9, 3 * len(candidates)), layout="constrained")
+    for axes, name in zip(figure.subplots(len(candidates), squeeze=False)[:, 0], candidates, strict=True):
+        for rival in sorted(naive - {name}):
+            for curve in curves[rival]:
+                axes.plot(*_growth(curve), color="0.75", linewidth=0.8)
+            axes.annotate(
+                rival, (_growth(curves[rival][0])[0][-1], _growth(curves[rival][0])[1][-1]), color="0.5", fontsize=7
+            )
+        for curve in curves[name]:
+            axes.plot(*_growth(curve), linewidth=1.2)
+        axes.set(
+            title=f"{run}, {name}: growth of 1 after costs, {len(curves[name])} path(s); naive models grey",
+            ylabel="growth of 1",
+        )
+        axes.set_yscale("log")
+    return _png(figure)
+
+
+def _growth(curve: pl.DataFrame) -> tuple[Any, Any]:
+    time = curve["timestamp"].dt.replace_time_zone(None).to_numpy()
+    return time, (1.0 + curve["net_return"]).cum_prod().to_numpy()
 
 
 def _png(figure: Figure) -> bytes:

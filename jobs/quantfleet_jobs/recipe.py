@@ -39,6 +39,7 @@ from quantfleet.registry import (
     MinIcGate,
     MinSharpeGate,
     MinTradesOrBarsGate,
+    NoLeakGate,
 )
 from quantfleet.registry.config import RegistryConfig
 from quantfleet.storage import StorageConfig
@@ -89,6 +90,18 @@ class MarketConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FundingConfig:
+    """Perpetual futures: the ingested funding rates are paid by longs to shorts at each settlement."""
+
+    source: str | None = None
+    """As in the table's column `source`; needed where several exchanges are in it."""
+    without: tuple[str, ...] = ()
+    """Symbols that are no perpetuals and pay none."""
+    max_gap_h: Annotated[float, Field(gt=0)] = 24.0
+    """Hours between two settlements, or to the first or last bar, beyond which rates are missing and the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WindowsConfig:
     """Windows and the chunks that carry them."""
 
@@ -131,6 +144,7 @@ def default_metrics() -> tuple[MetricConfig, ...]:
 
 def default_gates() -> tuple[GateConfig, ...]:
     return (
+        NoLeakGate(),
         MinTradesOrBarsGate(),
         MinSharpeGate(),
         DeflatedSharpeGate(),
@@ -163,6 +177,8 @@ class Recipe:
     """Bars made of the trades that `ingest` brings, for recipes that begin with trades."""
     book: BookColumns | None = None
     """Measures of the order books in `lake/book` beside the bars, for features that read `book_...`."""
+    funding: FundingConfig | None = None
+    """What perpetual futures pay, from the funding rates in the lake; None: the books pay no funding."""
     quality: QualityPolicy = field(default_factory=QualityPolicy)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)

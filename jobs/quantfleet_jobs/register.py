@@ -98,6 +98,7 @@ def _decide(context: StageContext, champion_version: int | None, versions: Mappi
         baselines=tuple(c for c in candidates.values() if c.baseline),
         champion=champion,
         n_trials=max(1, len(rivals) + trials),
+        leaks=tuple(context.output("audit", "failed")),
         bars_per_year=recipe.market.bars_per_year,
         seed=recipe.run.seed,
     )
@@ -180,7 +181,7 @@ def _write_files(model: ModelConfig, context: StageContext, folder: Path) -> Non
 STAGE = Stage(
     name="register",
     help="Log every model to MLflow; gates decide PROMOTE or HOLD with reasons; only a PROMOTE moves the alias.",
-    needs=("ingest", "features", "labels", "split", "train", "backtest", "evaluate"),
+    needs=("ingest", "features", "labels", "split", "train", "backtest", "evaluate", "audit"),
     settings=("gates", "market", "registered_name", "registry.alias"),
     work=_work,
     uses_registry=True,

@@ -52,7 +52,7 @@ def _work(context: StageContext) -> StageOutput:
         bars_per_year=recipe.market.bars_per_year,
         verdict=json.loads(context.storage.read_text(context.output("evaluate", "verdict"))),
         looks=context.output("evaluate", "looks"),
-        audit=_audit(context),
+        audit=tuple(json.loads(context.storage.read_text(context.output("audit", "findings")))["findings"]),
     )
     path = context.path("report.html")
     html = render_report(inputs)
@@ -61,15 +61,6 @@ def _work(context: StageContext) -> StageOutput:
     plain = context.path("report.json")
     context.storage.write_text(plain, json.dumps(report_data(inputs), indent=1))
     return StageOutput(outputs={"report": path, "data": plain}, summary=context.storage.uri(path))
-
-
-def _audit(context: StageContext) -> tuple[dict[str, Any], ...]:
-    """Findings of an audit of this very evaluation; one of an earlier state would mislead."""
-    path = context.path("audit.json")
-    if not context.storage.exists(path):
-        return ()
-    found = json.loads(context.storage.read_text(path))
-    return tuple(found["findings"]) if found["evaluated"] == context.inputs["evaluate"].fingerprint else ()
 
 
 def _pages(context: StageContext) -> tuple[ModelPage, ...]:
@@ -156,7 +147,7 @@ def _log_report(context: StageContext, html: str) -> None:
 STAGE = Stage(
     name="report",
     help="Write one self-contained HTML file: data, training, equity and drawdown against buy and hold, decisions.",
-    needs=("ingest", "quality", "features", "labels", "split", "train", "backtest", "evaluate", "register"),
+    needs=("ingest", "quality", "features", "labels", "split", "train", "backtest", "evaluate", "audit", "register"),
     settings=("run", "policy.horizon_bars"),
     work=_work,
     check=_benchmark,

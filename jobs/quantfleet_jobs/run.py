@@ -14,11 +14,13 @@ from rich.text import Text
 from quantfleet.config import Resolved
 from quantfleet.evaluation.report.text import number, percent
 from quantfleet_jobs import (
+    audit,
     backtest,
     book,
     chunks,
     evaluate,
     features,
+    funding,
     ingest,
     labels,
     predict,
@@ -39,7 +41,21 @@ __all__ = ["STAGES", "run_recipe", "stages_of"]
 
 STAGES: tuple[Stage, ...] = tuple(
     job.STAGE
-    for job in (ingest, quality, features, labels, split, chunks, train, backtest, evaluate, register, predict, report)
+    for job in (
+        ingest,
+        quality,
+        features,
+        labels,
+        split,
+        chunks,
+        train,
+        backtest,
+        evaluate,
+        audit,
+        register,
+        predict,
+        report,
+    )
 )
 
 
@@ -50,9 +66,9 @@ SEARCH_STAGES: tuple[Stage, ...] = tuple(
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """The stages of a recipe in order: of its search if it has one, and with those that its
-    sections `trade_bars` and `book` ask for."""
+    sections `trade_bars`, `book` and `funding` ask for."""
     first, *others = STAGES if recipe.search is None else SEARCH_STAGES
-    between = ((trade_bars.STAGE, recipe.trade_bars), (book.STAGE, recipe.book))
+    between = ((trade_bars.STAGE, recipe.trade_bars), (book.STAGE, recipe.book), (funding.STAGE, recipe.funding))
     return (first, *(stage for stage, section in between if section is not None), *others)
 
 

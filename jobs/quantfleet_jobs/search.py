@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from quantfleet.backtest import BarPanel, run_backtest
+from quantfleet.backtest import run_backtest
 from quantfleet.config import fingerprint, to_plain
 from quantfleet.contracts import Model
 from quantfleet.errors import ConfigError, nearest
@@ -25,11 +25,12 @@ from quantfleet.tuning import SearchConfig
 from quantfleet.tuning.search import SearchTask, Trial, load_trial, probes, run_search
 from quantfleet_data.chunks import ChunkStore
 from quantfleet_jobs.backtest import trading_columns
-from quantfleet_jobs.inputs import checked_bars, split_plan
+from quantfleet_jobs.inputs import split_plan
 from quantfleet_jobs.main import job_main
 from quantfleet_jobs.params import flat_params
 from quantfleet_jobs.plots import curve_png, learning_png
 from quantfleet_jobs.predictions import prediction_rows
+from quantfleet_jobs.prices import needs_funding, traded_prices
 from quantfleet_jobs.recipe import Recipe
 from quantfleet_jobs.stage import Stage, StageContext, StageOutput
 
@@ -145,15 +146,11 @@ def search_overfitting(returns: Sequence[npt.NDArray[np.float64]]) -> float | No
 
 def _judge(model: Model, chunks: ChunkStore, context: StageContext) -> tuple[dict[str, float], pl.DataFrame]:
     """Trade a trial's answers on validation; the test period stays untouched."""
-    recipe, bars = context.recipe, checked_bars(context)
-    interval = split_plan(context).interval("validation")
+    recipe = context.recipe
     rows = [prediction_rows(batch, model.predict(batch), chunks.spec) for batch in chunks.read("validation")]
     predictions = pl.from_arrow(pa.concat_tables(rows))
     assert isinstance(predictions, pl.DataFrame)
-    prices = pl.concat([bars.read(symbol) for symbol in bars.symbols])
-    panel = BarPanel.from_bars(
-        prices.filter((pl.col("timestamp") >= interval.start) & (pl.col("timestamp") < interval.end))
-    )
+    panel = traded_prices(context).panel(split_plan(context).interval("validation"))
     answers = trading_columns(predictions, recipe.policy.horizon_bars)
     curve = run_backtest(panel, recipe.policy.target_weights(answers, panel), recipe.backtest).curve()
     view = EvaluationView(predictions=answers, curve=curve, bars_per_year=recipe.market.bars_per_year)
@@ -166,6 +163,7 @@ STAGE = Stage(
     needs=("ingest", "quality", "features", "labels", "split", "chunks"),
     settings=("search", "models", "training", "policy", "backtest", "run.seed"),
     work=_work,
+    also=needs_funding,
     check=_searched,
     uses_registry=True,
     uses_ray=True,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from quantfleet.backtest import BacktestConfig, BarPanel, run_backtest
+from quantfleet.backtest import BacktestConfig, run_backtest
+from quantfleet.contracts import TimeInterval
 from quantfleet.evaluation import EvaluationView, ic_decay, max_drawdown, reliability, sharpe, total_return
+from quantfleet.evaluation.capacity import Capacity, capacity, impact_per_root_capital
 from quantfleet.evaluation.slices import SliceScore, slice_scores
 from quantfleet.evaluation.stress import SCENARIOS, StressScenario
-from quantfleet_jobs.stage import StageContext
+from quantfleet_jobs.prices import TradedPrices
+from quantfleet_jobs.recipe import Recipe
 
 __all__ = ["COSTS_BPS", "DELAYS_BARS", "TestPeriod"]
 
@@ -30,11 +33,12 @@ class TestPeriod:
 
     __test__ = False
 
-    def __init__(self, context: StageContext, prices: pl.DataFrame, start: Any, end: Any) -> None:
-        self._recipe = context.recipe
-        inside = (pl.col("timestamp") >= start) & (pl.col("timestamp") < end)
-        self._panel = BarPanel.from_bars(prices.filter(inside))
-        self._closes = prices.filter(pl.col("timestamp") < end).select("symbol", "timestamp", "close")
+    def __init__(self, recipe: Recipe, prices: TradedPrices, period: TimeInterval) -> None:
+        self._recipe = recipe
+        self._panel = prices.panel(period)
+        until = prices.bars.filter(pl.col("timestamp") < period.end)
+        self._known = until.select("symbol", "timestamp", "close", "volume")
+        self._closes = self._known.drop("volume")
 
     def detail(self, view: EvaluationView, positions: pl.DataFrame) -> dict[str, Any]:
         """What stands in the evaluation's JSON beside the scores."""
@@ -48,6 +52,7 @@ class TestPeriod:
             ],
             "costs": [{"cost_bps": bps, **self._earned(weights_TS, _priced(config, bps))} for bps in COSTS_BPS],
             "delays": [{"delay_bars": k, **self._earned(_late(weights_TS, k), config)} for k in DELAYS_BARS],
+            "capacity": asdict(self._capacity(weights_TS)),
             "calibration": _calibration(view),
             "ic_decay": decay.select("delay_bars", "ic").to_dicts(),
         }
@@ -67,6 +72,15 @@ class TestPeriod:
             max_drawdown=max_drawdown(returns) if known else 1.0,
             ic=math.nan,
         )
+
+    def _capacity(self, weights_TS: Any) -> Capacity:
+        """By the square-root law, from what the decisions earn without any impact."""
+        config = self._recipe.backtest
+        traded = run_backtest(self._panel, weights_TS, replace(config, costs=replace(config.costs, impact_bps=0.0)))
+        impact = impact_per_root_capital(
+            traded.trades, self._known, capital=config.initial_capital, bars_traded=len(traded.net_return_T)
+        )
+        return capacity(float(traded.net_return_T.mean()), impact)
 
     def _earned(self, weights_TS: Any, config: BacktestConfig) -> dict[str, float]:
         returns = run_backtest(self._panel, weights_TS, config).net_return_T

@@ -23,6 +23,7 @@ from quantfleet.registry import (
     MinIcGate,
     MinSharpeGate,
     MinTradesOrBarsGate,
+    NoLeakGate,
     Verdict,
     decide,
     decide_all,
@@ -63,6 +64,7 @@ def context(*candidates: Candidate, **options: object) -> GateContext:
         "baselines": (HOLD_THE_MARKET, CASH),
         "champion": None,
         "n_trials": max(1, len(candidates)),
+        "leaks": (),
         "bars_per_year": 252,
         "seed": 0,
     }
@@ -83,7 +85,15 @@ ALL_GATES: tuple[GateConfig, ...] = (
 
 
 def test_the_builtin_gates_are_registered_under_their_names():
-    names = {"min_sharpe", "beats_baselines", "max_drawdown", "min_ic", "beats_champion", "min_trades_or_bars"}
+    names = {
+        "min_sharpe",
+        "beats_baselines",
+        "max_drawdown",
+        "min_ic",
+        "beats_champion",
+        "min_trades_or_bars",
+        "no_leak",
+    }
     assert names <= set(GATES.names())
 
 
@@ -368,3 +378,13 @@ def test_the_deflated_ratio_of_a_model_in_cash_does_not_pass():
     assert not DeflatedSharpeGate().check(model("idle", np.zeros(BARS)), context()).passed
     with pytest.raises(ConfigError, match=r"confidence=0\.2"):
         DeflatedSharpeGate(confidence=0.2)
+
+
+def test_a_leak_in_the_run_keeps_the_best_of_candidates_from_promotion():
+    best = skilled()
+    gates = (NoLeakGate(), *ALL_GATES)
+    assert decide(best, context(best), gates).verdict is Verdict.PROMOTE
+    held = decide(best, context(best, leaks=("future_truncation", "scaler_range")), gates)
+    assert held.verdict is Verdict.HOLD
+    (reason,) = [r for r in held.reasons if not r.passed]
+    assert (reason.gate, reason.reason) == ("no_leak", "the audit found future_truncation, scaler_range")

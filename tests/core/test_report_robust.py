@@ -26,6 +26,7 @@ DETAIL = {
     "costs": [{"cost_bps": bps, "sharpe": 1.0 - bps / 50, "total_return": 0.1} for bps in (0.0, 10.0, 50.0)],
     "delays": [{"delay_bars": k, "sharpe": 1.0 - k / 5, "total_return": 0.1} for k in (0, 1, 5)],
     "ic_decay": [{"delay_bars": k, "ic": 0.1 - k / 50} for k in range(5)],
+    "capacity": {"break_even": 4.9e7, "half": 1.225e7, "most_profit": 2.18e7},
     "calibration": [{"stated": s, "happened": s + 0.05, "rows": 100} for s in (0.4, 0.5, 0.6)],
 }  # fmt: skip
 VERDICT: dict[str, Any] = {
@@ -128,3 +129,14 @@ def test_the_json_says_the_same_and_is_json():
 def test_what_is_not_a_number_is_null():
     undefined = report(model("hybrid", metrics={"sharpe": math.nan}), HOLD)
     assert report_data(undefined)["models"][0]["metrics"]["sharpe"] is None
+
+
+def test_capacity_stands_beside_what_speaks_for_a_candidate_and_unknown_volumes_are_said():
+    ((_, cells),) = robust_section(inputs())["verdict_rows"]
+    assert dict(cells)["Capacity"].text == "12.2 M"
+    unknown = report(
+        model("hybrid", detail=DETAIL | {"capacity": dict.fromkeys(DETAIL["capacity"])}), HOLD, verdict=VERDICT
+    )
+    ((_, cells),) = robust_section(unknown)["verdict_rows"]
+    assert dict(cells)["Capacity"].missing
+    assert "volumes are not known" in dict(cells)["Capacity"].title

@@ -59,7 +59,7 @@ def test_what_was_not_checked_is_said_and_not_counted(run: Resolved[Recipe], mon
 def test_a_leak_is_an_error_that_names_it_and_the_findings_stay(run: Resolved[Recipe], monkeypatch: pytest.MonkeyPatch):
     holding(replace(clean_run(), looks=11), monkeypatch)
     with pytest.raises(LeakageError, match="1 of 11 checks failing") as error:
-        perform([audit.STAGE], run, console=Console(quiet=True))
+        audit.audit_run(run, console=Console(quiet=True))
     assert error.value.fields["failed"] == ["test_period_looks"]
     assert findings(run)["test_period_looks"] == "failed"
 
@@ -73,3 +73,12 @@ def test_the_command_line_audits_and_fails_with_one_line(
     assert "the test period has been looked at 11 time(s); 10 are allowed" in " ".join(said.output.split())
     again = CliRunner().invoke(app, ["audit", str(tmp_path / "audited.yaml"), "--set", "audit.most_looks=20"])
     assert again.exit_code == 0, again.output
+
+
+def test_in_a_run_a_leak_is_noted_for_the_gates_and_the_run_goes_on(
+    run: Resolved[Recipe], monkeypatch: pytest.MonkeyPatch
+):
+    holding(replace(clean_run(), looks=11), monkeypatch)
+    done = perform([audit.STAGE], run, console=Console(quiet=True))["audit"]
+    assert done.outputs["failed"] == ["test_period_looks"]
+    assert "FAILED, test_period_looks: the test period has been looked at 11 time(s)" in done.summary

@@ -12,8 +12,10 @@ import polars as pl
 import pytest
 
 from quantfleet.backtest import BacktestConfig, BarPanel, PositionPolicy, run_backtest
+from quantfleet.contracts import TimeInterval
 from quantfleet.evaluation import EvaluationView, sharpe
 from quantfleet.ledger import CostModel
+from quantfleet_jobs.prices import TradedPrices
 from quantfleet_jobs.sensitivity import COSTS_BPS, DELAYS_BARS, TestPeriod
 
 START = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
@@ -29,7 +31,9 @@ def traded() -> tuple[dict[str, Any], Any, BarPanel]:
     frames = []
     for symbol in ("A", "B"):
         close = 100 * np.exp(np.cumsum(rng.normal(0.0005, 0.01, len(times))))
-        frames.append(pl.DataFrame({"symbol": symbol, "timestamp": times, "open": close, "close": close}))
+        frames.append(
+            pl.DataFrame({"symbol": symbol, "timestamp": times, "open": close, "close": close, "volume": 1e6})
+        )
     prices = pl.concat(frames)
     start, end = times[BEFORE], times[-1] + dt.timedelta(days=1)
     test = prices.filter(pl.col("timestamp") >= start)
@@ -47,7 +51,7 @@ def traded() -> tuple[dict[str, Any], Any, BarPanel]:
     recipe = SimpleNamespace(
         policy=POLICY, backtest=CONFIG, market=SimpleNamespace(bars_per_year=252.0), run=SimpleNamespace(seed=1)
     )
-    period = TestPeriod(SimpleNamespace(recipe=recipe), prices, start, end)  # type: ignore[arg-type]
+    period = TestPeriod(recipe, TradedPrices(prices), TimeInterval(start, end))  # type: ignore[arg-type]
     view = EvaluationView(predictions=answers, curve=result.curve(), bars_per_year=252.0)
     return period.detail(view, result.positions()), weights, panel
 
@@ -90,3 +94,19 @@ def test_calibration_counts_every_row_once(traded: tuple[dict[str, Any], Any, Ba
     assert sum(row["rows"] for row in detail["calibration"]) == 2 * BARS
     assert all(0.3 <= row["stated"] <= 0.7 for row in detail["calibration"])
     assert detail["ic_decay"][0]["delay_bars"] == 0
+
+
+def test_capacity_is_what_the_decisions_earn_without_impact_over_what_impact_takes(
+    traded: tuple[dict[str, Any], Any, BarPanel],
+):
+    detail, weights, panel = traded
+    free = run_backtest(panel, weights, CONFIG)
+    earned = float(free.net_return_T.mean())
+    found = detail["capacity"]
+    assert earned > 0.0
+    assert 0.0 < found["half"] < found["most_profit"] < found["break_even"] < np.inf
+    k = earned / np.sqrt(found["break_even"])
+    volume = 1e6 * float(panel.close_TS.mean())
+    turnover = float(free.trades["notional"].sum()) / CONFIG.initial_capital / len(free.net_return_T)
+    roughly = turnover * 0.01 * np.sqrt(0.5 / volume)  # a trade is about half of the capital, a bar moves by 1 %
+    assert 0.3 < k / roughly < 3.0

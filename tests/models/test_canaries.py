@@ -85,7 +85,7 @@ def tried(config: ModelConfig, store: ChunkStore, storage: Storage) -> tuple[Can
     learner = judged(fitted(config, store, storage), store, baseline=False)
     hold = judged(fitted(BuyAndHoldConfig(), store, storage), store, baseline=True)
     context = GateContext(
-        candidates=(learner,), baselines=(hold,), champion=None, n_trials=1, bars_per_year=252, seed=1
+        candidates=(learner,), baselines=(hold,), champion=None, n_trials=1, leaks=(), bars_per_year=252, seed=1
     )
     return learner, hold, decide_all(context, default_gates())[learner.name]
 

@@ -40,6 +40,7 @@ def finish_until_evaluate(recipe: Recipe, storage: Storage) -> RunRecord:
         },
         "backtest": {"models": {name: made["traded"] for name, made in models.items()}},
         "evaluate": {"models": {name: made["scores"] for name, made in models.items()}, "looks": 3},
+        "audit": {"findings": record.path("audit.json"), "failed": []},
     }
     for stage, own in outputs.items():
         record.finish(

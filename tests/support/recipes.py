@@ -50,9 +50,13 @@ def write_recipe(folder: Path, recipe: Mapping[str, Any]) -> Path:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The environment of a user's shell: nothing of this test process's own Ray or registry."""
+    """The environment of a user's shell: nothing of this test process's own Ray or registry.
+
+    Only that Ray's workers do not wait behind the other half of the suite.
+    """
     ours = ("RAY_", "QUANTFLEET_", "MLFLOW_", "AWS_")
-    return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | {"COLUMNS": "120"} | extra
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    return plain | {"COLUMNS": "120", "RAY_worker_niceness": "0"} | extra
 
 
 def command(*arguments: str) -> list[str]:

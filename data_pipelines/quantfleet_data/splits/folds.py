@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -51,6 +51,9 @@ class FoldSplitter(SplitterConfig):
     """The same in seconds; the longer of the two holds."""
     validation_fraction: float = 0.0
     """Share of a fold's training bars, its latest, that are held out as validation, purged and embargoed likewise."""
+    final_fraction: float = 0.0
+    """Share of the distinct bars, the latest, that no fold trains on, tests or knows a label of: the final period, looked at
+    once, by a run of the split `time` with `test_fraction` equal to this."""
     fold: int = -1
     """Which fold a single run trains and tests, from 0; -1 is the last."""
 
@@ -59,8 +62,9 @@ class FoldSplitter(SplitterConfig):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(f"split.{name}={value} must be zero or more.")
-        if not 0.0 <= self.validation_fraction < 1.0:
-            raise ConfigError(f"split.validation_fraction={self.validation_fraction} must be 0 or more and below 1.")
+        for name in ("validation_fraction", "final_fraction"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"split.{name}={getattr(self, name)} must be 0 or more and below 1.")
         if not -self.n_folds <= self.fold < self.n_folds:
             raise ConfigError(f"split.fold={self.fold}: there are {self.n_folds} folds, 0 to {self.n_folds - 1}.")
 
@@ -90,6 +94,7 @@ class FoldSplitter(SplitterConfig):
             LeakageError: the purge is shorter than the horizon, or a fold has no bars to train on or to validate with.
             SchemaError, TimeError, EmptyTableError: the table is no label table.
         """
+        labels = self._before_final(labels)
         timeline = Timeline.of(labels)
         purge = horizon_bars if self.purge_bars is None else self.purge_bars
         last_end = int(timeline.stamps_S[-1]) + timeframe.delta // dt.timedelta(microseconds=1)
@@ -111,6 +116,19 @@ class FoldSplitter(SplitterConfig):
         """The fold number `fold`; see `folds`."""
         return self.folds(labels, horizon_bars=horizon_bars, timeframe=timeframe)[self.fold]
 
+    def test_paths(self, plans: Sequence[SplitPlan]) -> list[list[tuple[int, TimeInterval]]]:
+        """How the folds' tests make up back tests of all that is tested: of each, the stretches in order of time, and the fold of
+        each.
+
+        Args: plans: what `folds` made.
+        """
+        return [
+            sorted(
+                ((fold, stretch) for fold, plan in enumerate(plans) for stretch in plan.test),
+                key=lambda tested: tested[1].start,
+            )
+        ]
+
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[Rows, Rows]]:
         """Yield row numbers to train on and to test, fold by fold: scikit-learn's splitter protocol.
 
@@ -125,10 +143,11 @@ class FoldSplitter(SplitterConfig):
             TimeError, EmptyTableError, LeakageError: as for `folds`.
         """
         labels = label_table(X, groups)
-        timeline = Timeline.of(labels)
+        seen = self._before_final(labels)
+        timeline = Timeline.of(seen)
         t, t_end = pl.col("timestamp"), pl.col("t_end")
         last_end = int(timeline.stamps_S[-1]) + 1
-        for parts, hidden in self._intervals(timeline, labels, self.purge_bars or 0, last_end):
+        for parts, hidden in self._intervals(timeline, seen, self.purge_bars or 0, last_end):
             rows = labels.select(
                 interval_mask(parts["train"], hidden, t, t_end).alias("train"),
                 interval_mask(parts["test"], None, t, t_end).alias("test"),
@@ -146,6 +165,23 @@ class FoldSplitter(SplitterConfig):
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Number of folds: scikit-learn's splitter protocol. The arguments are not read."""
         return self.n_folds
+
+    def _before_final(self, labels: pl.DataFrame) -> pl.DataFrame:
+        """The rows before the final period, up to the first bar with a label that is not known when it begins."""
+        if not self.final_fraction:
+            return labels
+        timeline = Timeline.of(labels)
+        first = len(timeline) - round(len(timeline) * self.final_fraction)
+        if first >= len(timeline):
+            return labels
+        reaching = np.flatnonzero(timeline.known_S > timeline.stamps_S[first])
+        end = min(first, int(reaching[0])) if reaching.size else first
+        if end == 0:
+            raise LeakageError(
+                f"split.final_fraction={self.final_fraction} leaves no bar whose labels are known before the final period. Use "
+                "more bars, shorter label horizons or a smaller fraction."
+            )
+        return labels.filter(pl.col("timestamp").dt.epoch("us") < int(timeline.stamps_S[end]))
 
     def _intervals(
         self, timeline: Timeline, labels: pl.DataFrame, purge_bars: int, last_end_us: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from quantfleet.contracts import register_splitter
+from quantfleet.contracts import SplitPlan, TimeInterval, register_splitter
 from quantfleet.errors import ConfigError
 from quantfleet_data.splits.folds import FoldBlocks, FoldSplitter, Rows, cut_evenly, label_table
 from quantfleet_data.splits.timeline import Timeline
@@ -98,13 +99,22 @@ class CombinatorialPurged(FoldSplitter):
         everything = (0, len(timeline))
         return [FoldBlocks(test=tuple(groups[g] for g in own), train=everything) for own in self.tested_groups]
 
+    def test_paths(self, plans: Sequence[SplitPlan]) -> list[list[tuple[int, TimeInterval]]]:
+        """Every path tests all groups once; see `FoldSplitter.test_paths`."""
+        tested = self.tested_groups
+        return [
+            [(int(fold), plans[fold].test[tested[fold].index(group)]) for group, fold in enumerate(path)]
+            for path in self.path_folds
+        ]
+
     def paths(self, X: Any, y: Any = None, groups: Any = None) -> list[list[tuple[int, Rows]]]:
         """How the folds' answers make up each path: per group in order of time, the fold that tested it and its rows.
 
-        Args: as for `split`. Row numbers are those of the whole table; all of a path together are every row once.
+        Args: as for `split`. Row numbers are those of the whole table; all of a path together are every row before the final
+        period once.
         """
         labels = label_table(X, groups)
-        timeline = Timeline.of(labels)
+        timeline = Timeline.of(self._before_final(labels))
         place_n = np.searchsorted(timeline.stamps_S, labels["timestamp"].dt.epoch("us").to_numpy())
         rows = [
             np.flatnonzero((place_n >= a) & (place_n < b)).astype(np.int64, copy=False)

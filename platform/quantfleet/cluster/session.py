@@ -24,6 +24,8 @@ __all__ = ["ClusterError", "ray_session"]
 log = get_logger(__name__)
 
 MIN_LOCAL_CPUS = 4
+_STARTS = 3
+"""Times that a local Ray is started before it is given up."""
 
 
 def _environment() -> dict[str, str]:
@@ -65,6 +67,22 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
             if source:
                 runtime_env["env_vars"] = {**environment, "PYTHONPATH": source}
             _set_token()
+            _start(config, runtime_env)
+    except Exception as error:  # Ray raises bare ones too
+        where = f"at {address}" if address else "on this machine"
+        raise ClusterError(f"Ray {where} cannot be used: {error}. See `quantfleet doctor`.", address=address) from error
+    _quiet_data()
+    log.info("ray ready", address=address or "local", cpus=int(ray.cluster_resources().get("CPU", 0)))
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(config: ClusterConfig, runtime_env: dict[str, object]) -> None:
+    """Start Ray on this machine; a node that is slow to come up, as on a busy machine, is given up by Ray and started anew."""
+    for left in reversed(range(_STARTS)):
+        try:
             ray.init(
                 address="local",  # without it Ray would join whatever cluster was last started on this machine
                 num_cpus=config.local_cpus or max(os.cpu_count() or 1, MIN_LOCAL_CPUS),
@@ -74,15 +92,12 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        where = f"at {address}" if address else "on this machine"
-        raise ClusterError(f"Ray {where} cannot be used: {error}. See `quantfleet doctor`.", address=address) from error
-    _quiet_data()
-    log.info("ray ready", address=address or "local", cpus=int(ray.cluster_resources().get("CPU", 0)))
-    try:
-        yield
-    finally:
-        ray.shutdown()
+            return
+        except Exception as error:  # Ray has no class for it, nor a setting for its 30 s
+            ray.shutdown()
+            if not left or "timed out during startup" not in str(error):
+                raise
+            log.warning("Ray did not come up in 30 s; starting it again", error=str(error))
 
 
 def _set_token() -> None:

@@ -8,6 +8,7 @@ from quantfleet.registry.builtin_gates import (
     MinIcGate,
     MinSharpeGate,
     MinTradesOrBarsGate,
+    NoLeakGate,
 )
 from quantfleet.registry.gates import (
     GATES,
@@ -36,6 +37,7 @@ __all__ = [
     "MinIcGate",
     "MinSharpeGate",
     "MinTradesOrBarsGate",
+    "NoLeakGate",
     "Verdict",
     "decide",
     "decide_all",

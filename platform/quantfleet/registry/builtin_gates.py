@@ -29,6 +29,7 @@ __all__ = [
     "MinIcGate",
     "MinSharpeGate",
     "MinTradesOrBarsGate",
+    "NoLeakGate",
 ]
 
 _IN_TAIL = 20
@@ -68,6 +69,16 @@ def _compare(
         confidence=confidence,
         resamples=_enough(resamples, alpha),
     )
+
+
+@register_gate("no_leak")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoLeakGate(GateConfig):
+    """The audit found no leak in the run: what follows from one says nothing, however good it looks."""
+
+    def check(self, candidate: Candidate, context: GateContext) -> GateResult:
+        found = ", ".join(context.leaks)
+        return self.result(not context.leaks, f"the audit found {found or 'no leak'}")
 
 
 @register_gate("min_sharpe")

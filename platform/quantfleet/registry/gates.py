@@ -91,6 +91,8 @@ class GateContext:
     """The model behind the alias now, scored on the same data; None when there is none."""
     n_trials: int
     """How many candidates were compared on this test period, for the correction; at least those listed here."""
+    leaks: tuple[str, ...]
+    """Checks of the audit that failed on the run."""
     bars_per_year: float
     seed: int
 

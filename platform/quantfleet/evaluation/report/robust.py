@@ -13,7 +13,7 @@ import polars as pl
 from quantfleet.evaluation.report.charts import by_sharpe
 from quantfleet.evaluation.report.inputs import ModelPage, ReportInputs
 from quantfleet.evaluation.report.robust_charts import bootstrap_distribution, panels, rolling_sharpe, shown
-from quantfleet.evaluation.report.text import Cell, listed, number, percent, plural
+from quantfleet.evaluation.report.text import DASH, Cell, listed, magnitude, number, percent, plural
 
 __all__ = ["robust_section"]
 
@@ -48,7 +48,7 @@ def robust_section(inputs: ReportInputs) -> dict[str, Any]:
         "distribution": bootstrap_distribution(inputs),
         "panels": panels(inputs),
         "verdict": _verdict(inputs),
-        "verdict_rows": _verdict_rows(inputs.verdict),
+        "verdict_rows": _verdict_rows(inputs),
         "heat_name": None if best is None else best.name,
         "heat": [] if best is None else _heat(best),
         "months": _MONTHS,
@@ -80,10 +80,22 @@ def _verdict(inputs: ReportInputs) -> list[str]:
     return lines
 
 
-def _verdict_rows(found: Mapping[str, Any] | None) -> list[tuple[str, list[tuple[str, Cell]]]]:
-    if not found:
+def _verdict_rows(inputs: ReportInputs) -> list[tuple[str, list[tuple[str, Cell]]]]:
+    if not inputs.verdict:
         return []
-    return [(name, _verdict_cells(row)) for name, row in found["models"].items()]
+    details = {page.name: page.detail for page in inputs.models}
+    return [
+        (name, [*_verdict_cells(row), ("Capacity", _capacity_cell(details.get(name, {}).get("capacity")))])
+        for name, row in inputs.verdict["models"].items()
+    ]
+
+
+def _capacity_cell(found: Mapping[str, float | None] | None) -> Cell:
+    """The capital at which impact takes half of what is earned."""
+    half = None if found is None else found["half"]
+    if half is None:
+        return Cell(DASH, "undefined: volumes are not known, or nothing was traded", missing=True)
+    return Cell(magnitude(half), "capital at which the impact of its own trades takes half of what it earns")
 
 
 def _verdict_cells(row: Mapping[str, Any]) -> list[tuple[str, Cell]]:

@@ -7,7 +7,20 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DASH", "Cell", "as_time", "count", "day", "duration", "listed", "moment", "number", "percent", "plural"]
+__all__ = [
+    "DASH",
+    "Cell",
+    "as_time",
+    "count",
+    "day",
+    "duration",
+    "listed",
+    "magnitude",
+    "moment",
+    "number",
+    "percent",
+    "plural",
+]
 
 DASH = "–"
 MINUS = "−"
@@ -43,6 +56,14 @@ def percent(value: float | None, digits: int = 1, *, signed: bool = False) -> st
 
 def count(value: float | None) -> str:
     """A whole number."""
+    return number(value, 0)
+
+
+def magnitude(value: float) -> str:
+    """ "0", "950", "12.3 k", "4.5 M", "7.8 G": money or counts whose order of magnitude matters."""
+    for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= factor:
+            return number(value / factor, 1) + unit
     return number(value, 0)
 
 
