@@ -67,7 +67,7 @@ PUBLIC = {
     "quantfleet.registry": [
         "GATES", "BeatsBaselinesGate", "BeatsChampionGate", "Candidate", "Decision", "DeflatedSharpeGate",
         "GateConfig", "GateContext", "GateResult", "MaxDrawdownGate", "MinIcGate", "MinSharpeGate",
-        "MinTradesOrBarsGate", "Verdict", "decide", "decide_all", "register_gate",
+        "MinTradesOrBarsGate", "NoLeakGate", "Verdict", "decide", "decide_all", "register_gate",
     ],
     "quantfleet.serving": [],
     "quantfleet.storage": ["LakeTable", "MadeTable", "Rewrite", "Storage", "StorageConfig", "TableVersion", "s3_environment"],

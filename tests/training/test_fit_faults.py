@@ -88,7 +88,7 @@ def test_a_disk_that_stays_full_stops_the_fit_and_says_where(tmp_path: Path):
 
 
 def slow_worker(config: dict[str, Any], rank: int) -> list[dict[str, Any]]:
-    """A fit one of whose workers takes 30 ms more for every step; returns this worker's warnings about it."""
+    """A fit one of whose workers takes several times as long for every step; returns this worker's warnings about it."""
     import ray.train
 
     from quantfleet.training import loop
@@ -97,9 +97,11 @@ def slow_worker(config: dict[str, Any], rank: int) -> list[dict[str, Any]]:
     plain, warnings = TorchEngine.forward, []
 
     def forward(self: Any, *inputs: Any) -> Any:
-        if ray.train.get_context().get_world_rank() == rank:
-            time.sleep(0.03)
-        return plain(self, *inputs)
+        began = time.perf_counter()
+        made = plain(self, *inputs)
+        if ray.train.get_context().get_world_rank() == rank:  # on a busy machine, too
+            time.sleep(0.03 + 4.0 * (time.perf_counter() - began))
+        return made
 
     TorchEngine.forward = forward  # type: ignore[method-assign]
     loop.log = SimpleNamespace(warning=lambda said, **about: warnings.append({"said": said, **about}))
