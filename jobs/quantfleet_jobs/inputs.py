@@ -32,6 +32,7 @@ __all__ = [
     "open_bars",
     "read_predictions",
     "split_plan",
+    "stored_predictions",
     "table_version",
     "with_context",
 ]
@@ -118,8 +119,12 @@ def chunk_store(context: StageContext) -> ChunkStore:
 
 def read_predictions(context: StageContext, model: str, segment: Segment) -> pl.DataFrame:
     """Predictions of one model over one segment, sorted by symbol and time. Needs `train`."""
-    path = context.storage.path(context.output("train", "predictions"), segment, f"model={model}")
-    dataset = pads.dataset(path, filesystem=context.storage.filesystem, format="parquet")
-    frame = pl.from_arrow(dataset.to_table())
+    return stored_predictions(context.storage, str(context.output("train", "predictions")), model, segment)
+
+
+def stored_predictions(storage: Storage, predictions: str, model: str, segment: Segment) -> pl.DataFrame:
+    """The same from the folder that `train` wrote them to."""
+    path = storage.path(predictions, segment, f"model={model}")
+    frame = pl.from_arrow(pads.dataset(path, filesystem=storage.filesystem, format="parquet").to_table())
     assert isinstance(frame, pl.DataFrame)
     return frame.sort("symbol", "timestamp")
