@@ -48,10 +48,6 @@ class AblationRow:
     """For which both were fitted."""
     failed: str = ""
     """Why it was not, for any seed."""
-    parameters: int = 0
-    """More than the reference has."""
-    cost: float = math.nan
-    """Seconds of an epoch, as a multiple of the reference's; median over seeds."""
     ic: SeededDifference | None = None
     sharpe: SeededDifference | None = None
 
@@ -89,14 +85,11 @@ def ablation_rows(
             why = next((run.rows[name].failed for run in runs if run.rows[name].failed), "the reference failed")
             found.append(AblationRow(name=name, seeds=0, failed=why))
             continue
-        cost = [run.rows[name].epoch_s / run.rows[reference].epoch_s for run in both]
         sides = [[run.answers[side] for run in both] for side in (name, reference)]
         found.append(
             AblationRow(
                 name=name,
                 seeds=len(both),
-                parameters=both[0].rows[name].parameters - both[0].rows[reference].parameters,
-                cost=float(np.median(cost)),
                 ic=_ic(*sides, horizon_bars=horizon_bars, confidence=each, resamples=resamples),
                 sharpe=_sharpe(*sides, bars_per_year=bars_per_year, confidence=each, resamples=resamples),
             )

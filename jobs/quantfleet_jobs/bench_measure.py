@@ -105,7 +105,9 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._every_s):
+        stopped = False
+        while not stopped:
+            stopped = self._stop.wait(self._every_s)  # and one last look
             sizes = [size for title, size in self._processes() if any(word in title for word in _FITTING)]
             if sizes:
                 self.peak_mb = max(self.peak_mb or 0.0, max(sizes) / 1e6)

@@ -56,7 +56,7 @@ def print_bench(rows: Sequence[BenchRow], recipe: Recipe, console: Console) -> N
     worth = _table("On the test period, after costs", ("model", "IC [95 %]", "accuracy", "Sharpe [95 %]", "return"))
     for row in whole:
         worth.add_row(
-            f"{row.name}{' (naive)' * row.baseline}",
+            f"{row.name}{'*' * row.baseline}",
             _interval(row.ic, row.ic_low, row.ic_high, 3),
             percent(row.directional_accuracy),
             _interval(row.sharpe, row.sharpe_low, row.sharpe_high, 2),
@@ -69,7 +69,7 @@ def print_bench(rows: Sequence[BenchRow], recipe: Recipe, console: Console) -> N
         if row.failed:
             console.print(Text.assemble((f"FAILED {row.name}", "bold red"), f": {row.failed}"), soft_wrap=True)
     console.print(
-        f"Budget: {budget_text(recipe)}\nsize: fitted numbers; of trees, how many. fit s: with the start of its workers. "
+        f"* naive. Budget: {budget_text(recipe)}\nsize: fitted numbers; of trees, how many. fit s: with the start of its workers. "
         "peak MB: the largest process that fits, libraries included. ms: one answer for one window, in this process. "
         "Intervals: stationary bootstrap, 95 % each; that they overlap means that the order may be luck.",
         soft_wrap=True,
@@ -80,14 +80,12 @@ def print_bench(rows: Sequence[BenchRow], recipe: Recipe, console: Console) -> N
 def print_ablation(rows: Sequence[AblationRow], reference: str, seeds: Sequence[int], console: Console) -> None:
     """Each model less the reference."""
     title = f"Against {reference}: mean difference over {len(seeds)} seed{'s' * (len(seeds) > 1)} on test"
-    table = _table(title, ("model", "size", "time", "IC difference", "Sharpe difference", "verdict"))
+    table = _table(title, ("model", "IC difference", "Sharpe difference", "verdict"))
     for row in rows:
         if row.failed:
             continue
         table.add_row(
-            row.name + (f" ({row.seeds} seeds)" if row.seeds < len(seeds) else ""),
-            f"{row.parameters:+,}",
-            f"x{number(row.cost)}",
+            row.name,
             _difference(row.ic, 3),
             _difference(row.sharpe, 2),
             _verdict(row),
@@ -97,6 +95,8 @@ def print_ablation(rows: Sequence[AblationRow], reference: str, seeds: Sequence[
     for row in rows:
         if row.failed:
             console.print(Text.assemble((f"FAILED {row.name}", "bold red"), f": {row.failed}"), soft_wrap=True)
+        elif row.seeds < len(seeds):
+            console.print(f"{row.name}: {row.seeds} of {len(seeds)} seeds; its other fits have failed.", soft_wrap=True)
     luck = "of the period and of the seeds" if len(seeds) > 1 else "of the period; of one seed's luck nothing is known"
     console.print(
         f"Intervals hold together for all {sum(not row.failed for row in rows)} models at 95 % (Bonferroni) and hold the luck "
@@ -108,7 +108,7 @@ def print_ablation(rows: Sequence[AblationRow], reference: str, seeds: Sequence[
 
 def _verdict(row: AblationRow) -> str:
     said = [
-        f"{name} {'better' if found.low > 0 else 'worse'}"
+        f"{name} {'up' if found.low > 0 else 'down'}"
         for name, found in (("IC", row.ic), ("Sharpe", row.sharpe))
         if found is not None and not found.noise
     ]
