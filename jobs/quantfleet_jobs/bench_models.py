@@ -23,6 +23,7 @@ from quantfleet_jobs.main import perform
 from quantfleet_jobs.recipe import Recipe
 from quantfleet_jobs.record import RunRecord
 from quantfleet_jobs.run import stages_of
+from quantfleet_jobs.stage import open_run
 
 __all__ = ["bench_models", "choose_models", "seed_runs"]
 
@@ -82,6 +83,7 @@ def bench_models(resolved: Resolved[Recipe], console: Console, *, overwrite: boo
     for stage in (bench.STAGE, *_JUDGING):
         if stage.check is not None:
             stage.check(resolved.value)  # before a cluster is started
+    open_run(resolved)  # storage and logs, before a cluster is started
     runs, made = seed_runs(resolved), []
     with ray_session(resolved.value.cluster):
         for run in runs:

@@ -106,10 +106,11 @@ def _row(model: ModelConfig, recipe: Recipe, done: Mapping[str, StageRecord], st
         ic=ic.estimate,
         ic_low=ic.low,
         ic_high=ic.high,
-        **{
-            name: scores.get(name, math.nan)
-            for name in ("directional_accuracy", "sharpe", "sharpe_low", "sharpe_high", "total_return")
-        },
+        directional_accuracy=scores.get("directional_accuracy", math.nan),
+        sharpe=scores.get("sharpe", math.nan),
+        sharpe_low=scores.get("sharpe_low", math.nan),
+        sharpe_high=scores.get("sharpe_high", math.nan),
+        total_return=scores.get("total_return", math.nan),
     )
 
 

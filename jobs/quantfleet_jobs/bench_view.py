@@ -100,7 +100,7 @@ def print_ablation(rows: Sequence[AblationRow], reference: str, seeds: Sequence[
     luck = "of the period and of the seeds" if len(seeds) > 1 else "of the period; of one seed's luck nothing is known"
     console.print(
         f"Intervals hold together for all {sum(not row.failed for row in rows)} models at 95 % (Bonferroni) and hold the luck "
-        f"{luck}. A difference whose interval holds 0 is noise: it says nothing for or against a switch.",
+        f"{luck}. up, down: beyond it. A difference whose interval holds 0 is noise: it says nothing for or against a switch.",
         soft_wrap=True,
         highlight=False,
     )

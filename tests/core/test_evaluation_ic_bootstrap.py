@@ -11,7 +11,7 @@ from scipy import stats
 
 from quantfleet.evaluation.forecast import information_coefficient
 from quantfleet.evaluation.ic_bootstrap import ic_interval, resample_ics
-from quantfleet.evaluation.inference import difference_over_seeds
+from quantfleet.evaluation.inference import difference_over_seeds, pooled_deviation
 
 ROWS = 250
 
@@ -103,6 +103,17 @@ def test_one_seed_leaves_the_luck_of_the_period_alone():
     assert (found.low, found.high) == (pytest.approx(0.304, abs=0.01), pytest.approx(0.696, abs=0.01))
     assert math.isnan(found.seed_deviation)
     assert not found.noise
+
+
+def test_the_luck_of_seeds_is_learnt_from_all_comparisons_together():
+    rng = np.random.default_rng(5)
+    estimates = [rng.normal(shift, 0.1, 3) for shift in np.linspace(-1.0, 1.0, 400)]
+    deviation, freedom = pooled_deviation([*estimates, np.array([7.0]), np.array([math.nan, 1.0])])
+    assert (deviation, freedom) == (pytest.approx(0.1, rel=0.05), 800)
+    three = np.tile(estimates[0], (100_000, 1))
+    found = difference_over_seeds(estimates[0], three, confidence=0.95, seed=6, over_seeds=(deviation, freedom))
+    assert found.high - found.low == pytest.approx(2 * 1.96 * deviation / math.sqrt(3), rel=0.02)
+    assert pooled_deviation([np.array([0.3])])[1] == 0
 
 
 def test_a_difference_that_is_undefined_is_noise():

@@ -58,7 +58,8 @@ PUBLIC = {
     "quantfleet.evaluation.inference": [
         "BayesianComparison", "DieboldMariano", "ModelVerdict", "RunVerdict", "SeededDifference", "Superiority",
         "adjusted_p_values", "bayes_factor", "bayesian_comparison", "confidence_set", "detection_power", "diebold_mariano",
-        "difference_over_seeds", "judge", "permuted_correlation_p", "sign_flip_p", "superiority", "years_to_detect",
+        "difference_over_seeds", "judge", "permuted_correlation_p", "pooled_deviation",
+        "sign_flip_p", "superiority", "years_to_detect",
     ],
     "quantfleet.evaluation.report": [
         "CURVE_COLUMNS", "FEATURE_COLUMNS", "SEGMENTS", "ModelPage", "ReportInputs", "StageRow",

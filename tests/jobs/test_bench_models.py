@@ -1,4 +1,4 @@
-"""`quantfleet bench models`: one budget, honest measurements, noise that is called noise, and no model that takes the others with it."""
+"""`quantfleet bench models`: one budget, honest measurements, noise that is called noise; no model takes the others with it."""
 
 from __future__ import annotations
 

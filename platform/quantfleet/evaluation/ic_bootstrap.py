@@ -49,7 +49,8 @@ def ic_block_bars(expected_N: Array, realised_N: Array, time_N: npt.NDArray[Any]
         return float(horizon_bars)
     x, y = expected_N[known].astype(np.float64), realised_N[known].astype(np.float64)
     _, place_N = np.unique(time_N[known], return_inverse=True)
-    return max(float(horizon_bars), optimal_block_bars(np.bincount(place_N, (x - x.mean()) * (y - y.mean()))))
+    added_T: Doubles = np.bincount(place_N, (x - x.mean()) * (y - y.mean())).astype(np.float64)
+    return max(float(horizon_bars), optimal_block_bars(added_T))
 
 
 def resample_ics(

@@ -1,7 +1,7 @@
 """Inference: is one better than another, is any of many better, and could one have known with so little data?"""
 
 from quantfleet.evaluation.inference.multiple import Superiority, adjusted_p_values, confidence_set, superiority
-from quantfleet.evaluation.inference.over_seeds import SeededDifference, difference_over_seeds
+from quantfleet.evaluation.inference.over_seeds import SeededDifference, difference_over_seeds, pooled_deviation
 from quantfleet.evaluation.inference.paired import (
     BayesianComparison,
     DieboldMariano,
@@ -29,6 +29,7 @@ __all__ = [
     "difference_over_seeds",
     "judge",
     "permuted_correlation_p",
+    "pooled_deviation",
     "sign_flip_p",
     "superiority",
     "years_to_detect",

@@ -6,12 +6,13 @@ Shapes: S seeds, R resamples.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SeededDifference", "difference_over_seeds"]
+__all__ = ["SeededDifference", "difference_over_seeds", "pooled_deviation"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -25,7 +26,7 @@ class SeededDifference:
     high: float
     confidence: float
     seed_deviation: float
-    """Of the seeds' differences, S - 1 in the denominator; NaN for one seed, whose luck is then not in the interval."""
+    """Of the differences over seeds; NaN where there is one seed, whose luck is then not in the interval."""
 
     @property
     def noise(self) -> bool:
@@ -33,16 +34,35 @@ class SeededDifference:
         return not (self.low > 0.0 or self.high < 0.0)
 
 
-def difference_over_seeds(estimate_S: Doubles, drawn_RS: Doubles, *, confidence: float, seed: int) -> SeededDifference:
+def pooled_deviation(estimates: Sequence[Doubles]) -> tuple[float, int]:
+    """The deviation over seeds that several comparisons have in common, and its degrees of freedom.
+
+    Two or three seeds tell little of how far seeds differ; ten models of three seeds tell it with 20 degrees of freedom, if seeds
+    matter about as much to each.
+
+    Args:
+        estimates: the differences of each comparison, one for each of its seeds; those that are undefined are left out.
+    Returns: NaN and 0 where no comparison has two seeds.
+    """
+    known = [each[np.isfinite(each)] for each in estimates]
+    freedom = sum(max(0, len(each) - 1) for each in known)
+    squares = sum(float(((each - each.mean()) ** 2).sum()) for each in known if len(each) > 1)
+    return (math.sqrt(squares / freedom), freedom) if freedom else (math.nan, 0)
+
+
+def difference_over_seeds(
+    estimate_S: Doubles, drawn_RS: Doubles, *, confidence: float, seed: int, over_seeds: tuple[float, int] | None = None
+) -> SeededDifference:
     """Put the luck of the period and the luck of the seeds into one interval.
 
-    To each resample of the period (the mean of its S differences) is added a draw of the seeds' own: Student's t with S - 1
-    degrees of freedom, times the deviation of the S estimates over the root of S. So two or three seeds make it wide, as they
-    should. Both are taken as independent of each other.
+    To each resample of the period (the mean of its S differences) is added a draw of the seeds' own: Student's t, times the
+    deviation over seeds, over the root of S. Both are taken as independent of each other.
 
     Args:
         estimate_S: the difference for each seed, over the whole period.
         drawn_RS: the same on resamples of the period, one resample for all seeds.
+        over_seeds: the deviation over seeds and its degrees of freedom, as `pooled_deviation` gives them; None: from these S alone,
+            which makes the interval of two or three seeds very wide. Without any degree of freedom the seeds' luck is left out.
     Raises: ValueError: shapes that do not pair, or a confidence outside (0, 1).
     Source: Student (1908), "The Probable Error of a Mean"; for seeds as part of the error of a comparison, Bouthillier et al.
         2021, arXiv:2103.03098.
@@ -53,17 +73,15 @@ def difference_over_seeds(estimate_S: Doubles, drawn_RS: Doubles, *, confidence:
             f"{seeds} differences and {drawn_RS.shape} resampled ones do not pair, or confidence={confidence} is not in (0, 1)."
         )
     estimate = float(np.mean(estimate_S))
-    deviation = float(np.std(estimate_S, ddof=1)) if seeds > 1 else math.nan
+    deviation, freedom = pooled_deviation([estimate_S]) if over_seeds is None else over_seeds
     known_R = drawn_RS[np.isfinite(drawn_RS).all(axis=1)].mean(axis=1)
+    low = high = math.nan
     if math.isnan(estimate) or not len(known_R):
-        return SeededDifference(
-            estimate=math.nan, low=math.nan, high=math.nan, confidence=confidence, seed_deviation=deviation
-        )
-    if seeds > 1:
-        draws = np.random.default_rng(seed).standard_t(seeds - 1, len(known_R))
-        known_R = known_R + draws * deviation / math.sqrt(seeds)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(known_R, [tail, 1.0 - tail])
-    return SeededDifference(
-        estimate=estimate, low=float(low), high=float(high), confidence=confidence, seed_deviation=deviation
-    )
+        estimate = math.nan
+    else:
+        if freedom:
+            draws = np.random.default_rng(seed).standard_t(freedom, len(known_R))
+            known_R = known_R + draws * deviation / math.sqrt(seeds)
+        tail = (1.0 - confidence) / 2.0
+        low, high = (float(bound) for bound in np.quantile(known_R, [tail, 1.0 - tail]))
+    return SeededDifference(estimate=estimate, low=low, high=high, confidence=confidence, seed_deviation=deviation)
