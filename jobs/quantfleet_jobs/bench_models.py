@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 
 from rich.console import Console
 
-from quantfleet.config import Resolved, from_plain
+from quantfleet.config import Resolved, from_plain, to_plain
 from quantfleet.contracts import MODELS, ModelConfig
 from quantfleet.errors import ConfigError, TrainingError, nearest
 from quantfleet.evaluation.plain import json_ready
@@ -89,7 +89,8 @@ def bench_models(resolved: Resolved[Recipe], console: Console, *, overwrite: boo
         for run in runs:
             made.append(_one_run(run, console, overwrite=overwrite))
     recipe = runs[0].value
-    for run, seed_run in zip(runs, made, strict=True):
+    shown = len(runs) if recipe.bench.reference is None else 1  # differences over all seeds come below
+    for run, seed_run in list(zip(runs, made, strict=True))[:shown]:
         print_bench(list(seed_run.rows.values()), run.value, console)
     compared: list[AblationRow] = []
     if recipe.bench.reference is not None:
@@ -110,7 +111,8 @@ def _one_run(resolved: Resolved[Recipe], console: Console, *, overwrite: bool) -
     storage = Storage(recipe.storage).absolute()
     record = RunRecord(storage, recipe.run.name)
     before = record.find("bench")
-    if before is not None and before.outputs["failed"]:
+    again = before is not None and before.outputs["failed"] and before.settings["models"] == to_plain(recipe.models)
+    if again:
         record.forget("bench")  # what failed is tried again; what is fitted is found
     preparing = [stage for stage in stages_of(recipe) if stage.name not in _AFTER_CHUNKS]
     done = perform([*preparing, bench.STAGE], replace(resolved, value=recipe), overwrite=overwrite, console=console)
@@ -121,7 +123,7 @@ def _one_run(resolved: Resolved[Recipe], console: Console, *, overwrite: bool) -
     there = {model.label for model in fitted}
     reference = recipe.bench.reference if recipe.bench.reference in there else None
     rest = replace(recipe, models=fitted, bench=replace(recipe.bench, reference=reference))
-    mended = before is not None and before.outputs["failed"] != failed
+    mended = before is not None and again and before.outputs["failed"].keys() != failed.keys()
     done |= perform(_JUDGING, replace(resolved, value=rest), overwrite=overwrite or mended, console=console)
     rows = bench_rows(recipe, done, storage)
     return SeedRun(
@@ -132,7 +134,8 @@ def _one_run(resolved: Resolved[Recipe], console: Console, *, overwrite: bool) -
 
 
 def _store(recipe: Recipe, made: Sequence[SeedRun], compared: Sequence[AblationRow], console: Console) -> None:
-    storage, record = Storage(recipe.storage).absolute(), RunRecord(Storage(recipe.storage), recipe.run.name)
+    storage = Storage(recipe.storage).absolute()
+    record = RunRecord(storage, recipe.run.name)
     rows: list[BenchRow] = list(made[0].rows.values())
     picture = record.path("bench", "models.png")
     storage.write_bytes(picture, bench_png(rows, f"{recipe.run.name}: test period, {budget_text(recipe)}"))
