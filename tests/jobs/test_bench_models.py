@@ -255,6 +255,7 @@ def test_tables_show_naive_models_reasons_of_failure_and_what_is_noise(tmp_path:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_bench_runs_through_the_stages_and_a_model_that_fails_is_a_row(tmp_path: Path):
     models = [
         {"kind": "ridge"},
