@@ -53,7 +53,7 @@ def print_bench(rows: Sequence[BenchRow], recipe: Recipe, console: Console) -> N
             number(row.p99_ms),
             style="dim" if row.baseline else "",
         )
-    worth = _table("On the test period, after costs", ("model", "IC [95 %]", "accuracy", "Sharpe [95 %]", "return"))
+    worth = _table("On the test period, after costs", ("model", "IC [95 %]", "hit", "Sharpe [95 %]", "return"))
     for row in whole:
         worth.add_row(
             f"{row.name}{'*' * row.baseline}",
