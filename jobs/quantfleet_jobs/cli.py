@@ -10,6 +10,7 @@ import typer
 import quantfleet
 from quantfleet.errors import ConfigError, nearest
 from quantfleet.plugins import PluginRegistry, load_plugins
+from quantfleet_jobs.cli_bench import bench_app
 from quantfleet_jobs.cli_common import OverwriteOption, RecipeArgument, SetOption, console, exit_with
 from quantfleet_jobs.cli_data import data_app
 from quantfleet_jobs.cli_features import add_feature_commands
@@ -254,6 +255,7 @@ def doctor(
 
 
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 
 config_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 app.add_typer(config_app, name="config")

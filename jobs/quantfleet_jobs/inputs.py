@@ -119,12 +119,12 @@ def chunk_store(context: StageContext) -> ChunkStore:
 
 def read_predictions(context: StageContext, model: str, segment: Segment) -> pl.DataFrame:
     """Predictions of one model over one segment, sorted by symbol and time. Needs `train`."""
-    return stored_predictions(context.storage, context.output("train", "predictions"), model, segment)
+    return stored_predictions(context.storage, str(context.output("train", "predictions")), model, segment)
 
 
-def stored_predictions(storage: Storage, folder: str, model: str, segment: Segment) -> pl.DataFrame:
-    """The same from the folder that a run's `train` names."""
-    path = storage.path(folder, segment, f"model={model}")
+def stored_predictions(storage: Storage, predictions: str, model: str, segment: Segment) -> pl.DataFrame:
+    """The same from the folder that `train` wrote them to."""
+    path = storage.path(predictions, segment, f"model={model}")
     frame = pl.from_arrow(pads.dataset(path, filesystem=storage.filesystem, format="parquet").to_table())
     assert isinstance(frame, pl.DataFrame)
     return frame.sort("symbol", "timestamp")

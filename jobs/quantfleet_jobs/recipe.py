@@ -53,6 +53,7 @@ from quantfleet_data.labels import LabelsConfig
 from quantfleet_data.quality import QualityPolicy
 from quantfleet_data.splits import TimeSplit
 from quantfleet_data.trade_table import BarsFromTrades, bars_source
+from quantfleet_jobs.bench_config import BenchConfig
 
 __all__ = ["BUILT_IN_PLUGINS", "Recipe", "default_gates", "default_metrics", "find_recipe", "load_recipe"]
 
@@ -192,6 +193,8 @@ class Recipe:
     gates: tuple[GateConfig, ...] = field(default_factory=default_gates)
     audit: AuditConfig = field(default_factory=AuditConfig)
     """What `quantfleet audit` looks at and does not believe."""
+    bench: BenchConfig = field(default_factory=BenchConfig)
+    """How `quantfleet bench models` compares the models."""
     predict: PredictConfig = field(default_factory=PredictConfig)
     search: SearchConfig | None = None
     stream: StreamConfig | None = None
@@ -222,6 +225,11 @@ class Recipe:
             raise ConfigError(
                 f"trade_bars makes bars of trades, and ingest.sources deliver {self.ingest.table.name}. Leave the section out, "
                 "or ingest trades, such as `kind: ccxt_trades` or `kind: files` with `rows: trades`."
+            )
+        if self.bench.reference is not None and self.bench.reference not in names:
+            raise ConfigError(
+                f"bench.reference={self.bench.reference!r} is no model of the recipe.{nearest(self.bench.reference, names)} "
+                f"It has: {', '.join(names)}."
             )
         self._check_features()
         columns = self.feature_set.columns

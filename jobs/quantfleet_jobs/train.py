@@ -22,12 +22,12 @@ from quantfleet_jobs.recipe import Recipe
 from quantfleet_jobs.stage import Stage, StageContext, StageOutput
 from quantfleet_jobs.watch import watched_fit
 
-__all__ = ["STAGE", "plan"]
+__all__ = ["STAGE", "check_shards", "plan", "train_one"]
 
 
 def _work(context: StageContext) -> StageOutput:
     chunks = ChunkStore.open(context.storage, str(context.output("chunks", "path")))
-    made = {model.label: _train_one(model, chunks, context) for model in context.recipe.models}
+    made = {model.label: train_one(model, chunks, context) for model in context.recipe.models}
     context.progress.update("all models answer for validation and test")
     artifacts = {name: StoredArtifact(m["artifact"], m["digest"]) for name, m in made.items()}
     predictions = context.path("predictions")
@@ -39,13 +39,14 @@ def _work(context: StageContext) -> StageOutput:
     )
 
 
-def _check(recipe: Recipe) -> None:
+def check_shards(recipe: Recipe) -> None:
+    """Raises: ConfigError: a torch model's step cannot be shared evenly among the shards."""
     for model in recipe.models:
         if isinstance(model, TorchModelConfig):
             model.check_shards(recipe.training.data_shards)
 
 
-def _train_one(config: ModelConfig, chunks: ChunkStore, context: StageContext) -> dict[str, Any]:
+def train_one(config: ModelConfig, chunks: ChunkStore, context: StageContext) -> dict[str, Any]:
     """Fit one model unless this run has it already; a file written last says that it is whole."""
     recipe, storage = context.recipe, context.storage
     content = fit_content(config, chunks.path, recipe)
@@ -114,7 +115,7 @@ def plan(
     """Print what this stage would take; nothing is launched. Raises: MissingInputError: the run has no chunks."""
     from quantfleet_jobs.plan import plan_training, print_plans
 
-    _check(resolved.value)
+    check_shards(resolved.value)
     print_plans(resolved, plan_training(resolved, bandwidth_mb_s=bandwidth_mb_s), console, style=style)
 
 
@@ -124,7 +125,7 @@ STAGE = Stage(
     needs=("ingest", "features", "labels", "split", "chunks"),
     settings=("models", "training", "run.seed"),
     work=_work,
-    check=_check,
+    check=check_shards,
     uses_ray=True,
     uses_registry=True,
 )

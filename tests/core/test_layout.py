@@ -113,7 +113,7 @@ def test_the_command_line_starts_without_loading_anything_heavy():
     assert modules_after("import quantfleet_jobs.cli") & set(HEAVY) == set()
 
 
-@pytest.mark.parametrize("command", [["--help"], ["--version"], ["train", "--help"], ["models", "--help"]])
+@pytest.mark.parametrize("command", [["--help"], ["--version"], ["train", "--help"], ["bench", "models", "--help"]])
 def test_help_and_version_load_nothing_heavy(command: list[str]):
     code = f"""
 from quantfleet_jobs.cli import app
@@ -140,12 +140,14 @@ for command in (["models", "list"], ["models", "describe", "hybrid"], ["config",
 CONFIGS = sorted(REPOSITORY.glob("models/quantfleet_models/*/config.py"))
 
 
-def test_every_model_folder_has_a_config_and_a_model():
+def test_every_model_folder_has_a_config_a_model_and_a_page_with_picture_shapes_source_and_cost():
     folders = [path.parent for path in REPOSITORY.glob("models/quantfleet_models/*/__init__.py")]
     folders.remove(REPOSITORY / "models" / "quantfleet_models" / "parts")  # layers that families share
     assert len(folders) >= 3
     for folder in folders:
-        assert {"config.py", "model.py"} <= {path.name for path in folder.iterdir()}, folder
+        assert {"config.py", "model.py", "README.md"} <= {path.name for path in folder.iterdir()}, folder
+        page = (folder / "README.md").read_text()
+        assert [word for word in ("```", "shape", "source", "cost") if word not in page.lower()] == []
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.parent.name)

@@ -22,7 +22,7 @@ Positive = Annotated[int, Field(ge=1)]
 @register_model("efficient_hybrid")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EfficientHybridConfig(HybridConfig):
-    """The hybrid, wide and deep (about 6 million parameters), made cheap: its convolution goes feature by feature, and
+    """The hybrid, wide and deep (about 5 million parameters), made cheap: its convolution goes feature by feature, and
     nothing is computed that the last row does not need. Ready for streams: positions are rotary.
 
     Source: as `hybrid`; convolutions in two steps: Chollet 2016, arXiv:1610.02357.

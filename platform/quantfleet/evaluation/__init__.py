@@ -42,6 +42,7 @@ from quantfleet.evaluation.forecast import (
     up_share,
 )
 from quantfleet.evaluation.ic import ic_by_time, ic_decay, icir
+from quantfleet.evaluation.ic_bootstrap import IcInterval, ic_block_bars, ic_interval, resample_ics
 from quantfleet.evaluation.metrics import (
     alpha_beta,
     annual_return,
@@ -88,6 +89,7 @@ __all__ = [
     "DirectionalAccuracyMetric",
     "EvaluationView",
     "ForecastErrorMetric",
+    "IcInterval",
     "InformationCoefficientMetric",
     "InformationRatioOfIcMetric",
     "MaxDrawdownMetric",
@@ -120,8 +122,10 @@ __all__ = [
     "expected_shortfall",
     "exposure",
     "hit_rate",
+    "ic_block_bars",
     "ic_by_time",
     "ic_decay",
+    "ic_interval",
     "icir",
     "impact_per_root_capital",
     "information_coefficient",
@@ -139,6 +143,7 @@ __all__ = [
     "rank_ic",
     "register_metric",
     "reliability",
+    "resample_ics",
     "resample_sharpes",
     "score_forecasts",
     "sharpe",

@@ -1,6 +1,7 @@
 """Inference: is one better than another, is any of many better, and could one have known with so little data?"""
 
 from quantfleet.evaluation.inference.multiple import Superiority, adjusted_p_values, confidence_set, superiority
+from quantfleet.evaluation.inference.over_seeds import SeededDifference, difference_over_seeds, pooled_deviation
 from quantfleet.evaluation.inference.paired import (
     BayesianComparison,
     DieboldMariano,
@@ -17,6 +18,7 @@ __all__ = [
     "DieboldMariano",
     "ModelVerdict",
     "RunVerdict",
+    "SeededDifference",
     "Superiority",
     "adjusted_p_values",
     "bayes_factor",
@@ -24,8 +26,10 @@ __all__ = [
     "confidence_set",
     "detection_power",
     "diebold_mariano",
+    "difference_over_seeds",
     "judge",
     "permuted_correlation_p",
+    "pooled_deviation",
     "sign_flip_p",
     "superiority",
     "years_to_detect",
