@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -28,7 +29,6 @@ from quantfleet_jobs.stage import open_run
 __all__ = ["bench_models", "choose_models", "seed_runs"]
 
 _JUDGING = (train.STAGE, backtest.STAGE, evaluate.STAGE)
-_AFTER_CHUNKS = (*(stage.name for stage in _JUDGING), "register", "predict", "report")
 
 
 def choose_models(resolved: Resolved[Recipe], names: Sequence[str]) -> Resolved[Recipe]:
@@ -114,7 +114,7 @@ def _one_run(resolved: Resolved[Recipe], console: Console, *, overwrite: bool) -
     again = before is not None and before.outputs["failed"] and before.settings["models"] == to_plain(recipe.models)
     if again:
         record.forget("bench")  # what failed is tried again; what is fitted is found
-    preparing = [stage for stage in stages_of(recipe) if stage.name not in _AFTER_CHUNKS]
+    preparing = itertools.takewhile(lambda stage: stage.name != "train", stages_of(recipe))
     done = perform([*preparing, bench.STAGE], replace(resolved, value=recipe), overwrite=overwrite, console=console)
     failed, epochs = done["bench"].outputs["failed"], done["bench"].outputs["epochs"]
     fitted = tuple(model for model in bench.within_budget(recipe.models, epochs) if model.label not in failed)
