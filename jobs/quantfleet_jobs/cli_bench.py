@@ -53,7 +53,7 @@ def models(
 
     def work() -> None:
         from quantfleet.errors import ConfigError
-        from quantfleet_jobs.bench_models import bench_models, choose_models
+        from quantfleet_jobs.bench.models import bench_models, choose_models
         from quantfleet_jobs.recipe import load_recipe
 
         if recipe is not None and ablation is not None:

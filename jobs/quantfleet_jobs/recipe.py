@@ -53,7 +53,7 @@ from quantfleet_data.labels import LabelsConfig
 from quantfleet_data.quality import QualityPolicy
 from quantfleet_data.splits import TimeSplit
 from quantfleet_data.trade_table import BarsFromTrades, bars_source
-from quantfleet_jobs.bench_config import BenchConfig
+from quantfleet_jobs.bench.config import BenchConfig
 
 __all__ = ["BUILT_IN_PLUGINS", "Recipe", "default_gates", "default_metrics", "find_recipe", "load_recipe"]
 

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 from quantfleet.config import Resolved
 from quantfleet.contracts import ChunkBatch, Forecast
 from quantfleet.errors import ConfigError, DataError
-from quantfleet_jobs.bench import epochs_within, within_budget
-from quantfleet_jobs.bench_ablation import SeedRun, ablation_rows
-from quantfleet_jobs.bench_measure import PeakMemory, answer_latency
-from quantfleet_jobs.bench_models import choose_models, seed_runs
-from quantfleet_jobs.bench_rows import AnswersOnTest, BenchRow
-from quantfleet_jobs.bench_view import bench_png, print_ablation, print_bench
+from quantfleet_jobs.bench.ablation import SeedRun, ablation_rows
+from quantfleet_jobs.bench.job import epochs_within, within_budget
+from quantfleet_jobs.bench.measure import PeakMemory, answer_latency
+from quantfleet_jobs.bench.models import choose_models, seed_runs
+from quantfleet_jobs.bench.rows import AnswersOnTest, BenchRow
+from quantfleet_jobs.bench.view import bench_png, print_ablation, print_bench
 from quantfleet_jobs.cli import app
 from quantfleet_jobs.recipe import Recipe, load_recipe
 

@@ -17,7 +17,7 @@ from quantfleet.registry.artifact import read_artifact
 from quantfleet.training import TorchModelConfig
 from quantfleet.training.plan import PlanRequest
 from quantfleet_data.chunks import ChunkStore
-from quantfleet_jobs.bench_measure import PeakMemory, answer_latency, first_window
+from quantfleet_jobs.bench.measure import PeakMemory, answer_latency, first_window
 from quantfleet_jobs.fits import finished_fit, fit_content
 from quantfleet_jobs.main import job_main
 from quantfleet_jobs.recipe import Recipe

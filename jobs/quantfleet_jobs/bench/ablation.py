@@ -22,7 +22,7 @@ from quantfleet.evaluation import (
     sharpe,
 )
 from quantfleet.evaluation.inference import SeededDifference, difference_over_seeds, pooled_deviation
-from quantfleet_jobs.bench_rows import AnswersOnTest, BenchRow
+from quantfleet_jobs.bench.rows import AnswersOnTest, BenchRow
 
 __all__ = ["AblationRow", "SeedRun", "ablation_rows"]
 

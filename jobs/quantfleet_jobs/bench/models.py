@@ -16,10 +16,11 @@ from quantfleet.contracts import MODELS, ModelConfig
 from quantfleet.errors import ConfigError, TrainingError, nearest
 from quantfleet.evaluation.plain import json_ready
 from quantfleet.storage import Storage
-from quantfleet_jobs import backtest, bench, evaluate, train
-from quantfleet_jobs.bench_ablation import AblationRow, SeedRun, ablation_rows
-from quantfleet_jobs.bench_rows import BenchRow, answers_on_test, bench_rows
-from quantfleet_jobs.bench_view import bench_png, budget_text, print_ablation, print_bench
+from quantfleet_jobs import backtest, evaluate, train
+from quantfleet_jobs.bench import job
+from quantfleet_jobs.bench.ablation import AblationRow, SeedRun, ablation_rows
+from quantfleet_jobs.bench.rows import BenchRow, answers_on_test, bench_rows
+from quantfleet_jobs.bench.view import bench_png, budget_text, print_ablation, print_bench
 from quantfleet_jobs.main import perform
 from quantfleet_jobs.recipe import Recipe
 from quantfleet_jobs.record import RunRecord
@@ -80,7 +81,7 @@ def bench_models(resolved: Resolved[Recipe], console: Console, *, overwrite: boo
     """
     from quantfleet.cluster.session import ray_session  # a second to import
 
-    for stage in (bench.STAGE, *_JUDGING):
+    for stage in (job.STAGE, *_JUDGING):
         if stage.check is not None:
             stage.check(resolved.value)  # before a cluster is started
     open_run(resolved)  # storage and logs, before a cluster is started
@@ -115,9 +116,9 @@ def _one_run(resolved: Resolved[Recipe], console: Console, *, overwrite: bool) -
     if again:
         record.forget("bench")  # what failed is tried again; what is fitted is found
     preparing = itertools.takewhile(lambda stage: stage.name != "train", stages_of(recipe))
-    done = perform([*preparing, bench.STAGE], replace(resolved, value=recipe), overwrite=overwrite, console=console)
+    done = perform([*preparing, job.STAGE], replace(resolved, value=recipe), overwrite=overwrite, console=console)
     failed, epochs = done["bench"].outputs["failed"], done["bench"].outputs["epochs"]
-    fitted = tuple(model for model in bench.within_budget(recipe.models, epochs) if model.label not in failed)
+    fitted = tuple(model for model in job.within_budget(recipe.models, epochs) if model.label not in failed)
     if all(model.baseline for model in fitted):
         raise TrainingError(f"every model that learns has failed: {'; '.join(f'{k}: {v}' for k, v in failed.items())}")
     there = {model.label for model in fitted}

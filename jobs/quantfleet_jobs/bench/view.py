@@ -15,8 +15,8 @@ from rich.text import Text
 from quantfleet.evaluation.inference import SeededDifference
 from quantfleet.evaluation.report.text import DASH, number, percent
 from quantfleet.evaluation.report.theme import INK, NAIVE, SERIES
-from quantfleet_jobs.bench_ablation import AblationRow
-from quantfleet_jobs.bench_rows import BenchRow
+from quantfleet_jobs.bench.ablation import AblationRow
+from quantfleet_jobs.bench.rows import BenchRow
 from quantfleet_jobs.recipe import Recipe
 
 __all__ = ["bench_png", "budget_text", "print_ablation", "print_bench"]
