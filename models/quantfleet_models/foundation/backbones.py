@@ -185,7 +185,7 @@ class ChronosT5(Backbone):
 
     def forward(self, series_NL: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         block = max(1, _MOST_PATHS // self.paths)
-        path_NPS = torch.cat([self.draw(part_NL, steps) for part_NL in series_NL.split(block)])
+        path_NPS = torch.cat([self.draw(part_NL, steps) for part_NL in torch.split(series_NL, block)])
         levels = torch.tensor(self.levels, dtype=path_NPS.dtype, device=path_NPS.device)
         return torch.quantile(path_NPS, levels, dim=1).permute(1, 2, 0), path_NPS.mean(1)
 

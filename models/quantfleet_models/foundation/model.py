@@ -131,7 +131,8 @@ class FoundationNetwork(nn.Module):
         score_low, score_high = self.score_Q[above - 1], self.score_Q[above]
         score = score_low - low * (score_high - score_low) / (high - low).clamp_min(_LEAST_SPREAD)
         score = score[..., 0].clamp(-_MOST_SCORE, _MOST_SCORE)
-        return torch.special.log_ndtr(-score) - torch.special.log_ndtr(score)
+        logit: Tensor = torch.special.log_ndtr(-score) - torch.special.log_ndtr(score)
+        return logit
 
 
 class FoundationForecaster(ScaledForecaster):
