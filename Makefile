@@ -19,7 +19,7 @@ help:  ## what there is
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; none of python3, python3.12, python3.11 is one."; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench,deepspeed,dev,foundation,ode,statistical]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench,deepspeed,dev,foundation,ode,onnx,prophet,statistical]'
 	touch $(INSTALLED)
 
 demo: $(INSTALLED)  ## the main job on real data, from bars to a promotion decision

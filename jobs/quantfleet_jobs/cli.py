@@ -154,15 +154,31 @@ def export(
     newest: Annotated[
         bool, typer.Option("--newest", help="Of the newest checkpoint instead of the best epoch.")
     ] = False,
+    output: Annotated[
+        str, typer.Option("--format", help="safetensors: the weights; onnx: the network too.")
+    ] = "safetensors",
+    stream: Annotated[bool, typer.Option("--stream", help="onnx: one bar with carried state, not windows.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="onnx: matrix products and LSTMs in 8 bits.")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="onnx: windows or streams that a call answers for.")] = 1,
     override: SetOption = None,
 ) -> None:
-    """Write a fit's weights as one safetensors file, whatever its strategy; needs no cluster, during the fit or after."""
+    """Write a fit's weights as one safetensors file, or its network as an ONNX graph that was proven equal; needs no cluster."""
+    if output not in ("safetensors", "onnx"):
+        raise typer.BadParameter(f"{output!r} is neither safetensors nor onnx.", param_hint="--format")
+    if output == "onnx" and newest:
+        raise typer.BadParameter("a graph is made of the best epoch; leave --newest away.", param_hint="--newest")
+    if output != "onnx" and (stream or int8 or rows > 1):
+        raise typer.BadParameter("--stream, --int8 and --rows say how a graph is made: add --format onnx.")
 
     def work() -> None:
-        from quantfleet_jobs.fits import export_weights
+        from quantfleet_jobs.fits import export_graph, export_weights
         from quantfleet_jobs.recipe import load_recipe
 
-        export_weights(load_recipe(recipe, override or ()), model, folder, console, newest=newest)
+        resolved = load_recipe(recipe, override or ())
+        if output == "onnx":
+            export_graph(resolved, model, folder, console, stream=stream, int8=int8, rows=rows)
+        else:
+            export_weights(resolved, model, folder, console, newest=newest)
 
     exit_with(work)
 

@@ -16,6 +16,7 @@ from quantfleet.storage import Storage
 from quantfleet.training import TorchModelConfig
 from quantfleet.training.export import export_best, export_newest
 from quantfleet.training.runtime import TRAIN_DIR
+from quantfleet_data.chunks import ChunkStore
 from quantfleet_jobs.recipe import Recipe
 from quantfleet_jobs.stage import open_run
 from quantfleet_jobs.watch import without_watching
@@ -66,6 +67,36 @@ def export_weights(resolved: Resolved[Recipe], label: str, to: Path, console: Co
 
     Raises: ConfigError: the recipe has no such torch model. MissingInputError: its fit has no weights yet.
     """
+    _, storage, run = _torch_fit(resolved, label)
+    made = export_newest(storage, run, to) if newest else export_best(storage, run, to)
+    at = f"step {made.step}" if made.step is not None else f"epoch {made.epoch}"
+    console.print(f"{made.parameters:,} parameters of {label} at {at}: {made.folder} (from {storage.uri(made.source)})")
+
+
+def export_graph(
+    resolved: Resolved[Recipe], label: str, to: Path, console: Console, *, stream: bool, int8: bool, rows: int
+) -> None:
+    """Write the network of a torch model's best epoch as an ONNX graph into a new folder.
+
+    Raises: ConfigError: the recipe has no such torch model, or no graph can be made of it. TrainingError: no epoch is over.
+    """
+    from quantfleet.serving.onnx import export_onnx
+
+    config, storage, run = _torch_fit(resolved, label)
+    _, _, record = open_run(resolved)
+    chunks = ChunkStore.open(storage, str(record.need("chunks", of="train").outputs["path"]))
+    model = config.build(chunks.spec)
+    model.load_best(storage, run.removeprefix(f"{TRAIN_DIR}/"))
+    made = export_onnx(model, to, stream=stream, int8=int8, rows=rows)
+    size = (to / "graph.onnx").stat().st_size / 1e6
+    measure = "root mean square" if int8 else "largest"
+    console.print(
+        f"{label} as a graph of {made.kind}, {size:.1f} MB: {to} ({measure} difference from torch: {made.error:.1e} of its spread)"
+    )
+
+
+def _torch_fit(resolved: Resolved[Recipe], label: str) -> tuple[TorchModelConfig, Storage, str]:
+    """A torch model of the recipe, the storage and the folder of its fit. Raises: ConfigError: there is no such model."""
     recipe = resolved.value
     models = {model.label: model for model in recipe.models if isinstance(model, TorchModelConfig)}
     if label not in models:
@@ -74,7 +105,4 @@ def export_weights(resolved: Resolved[Recipe], label: str, to: Path, console: Co
         )
     storage, _, record = open_run(resolved)
     chunks = str(record.need("chunks", of="train").outputs["path"])
-    run = f"{TRAIN_DIR}/{fit_name(models[label], chunks, recipe)}"
-    made = export_newest(storage, run, to) if newest else export_best(storage, run, to)
-    at = f"step {made.step}" if made.step is not None else f"epoch {made.epoch}"
-    console.print(f"{made.parameters:,} parameters of {label} at {at}: {made.folder} (from {storage.uri(made.source)})")
+    return models[label], storage, f"{TRAIN_DIR}/{fit_name(models[label], chunks, recipe)}"

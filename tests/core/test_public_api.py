@@ -72,6 +72,7 @@ PUBLIC = {
         "MinTradesOrBarsGate", "NoLeakGate", "Verdict", "decide", "decide_all", "register_gate",
     ],
     "quantfleet.serving": [],
+    "quantfleet.serving.onnx": ["ExportedGraph", "OnnxStreams", "OnnxWindows", "export_onnx"],
     "quantfleet.storage": ["LakeTable", "MadeTable", "Rewrite", "Storage", "StorageConfig", "TableVersion", "s3_environment"],
     "quantfleet.testing": ["check_model_contract"],
     "quantfleet.training": [
@@ -84,7 +85,8 @@ PUBLIC = {
         "STRATEGIES", "DDPConfig", "DeepSpeedConfig", "EngineSettings", "FSDPConfig", "StrategyConfig", "register_strategy",
     ],
     "quantfleet.transforms": [
-        "AffineScaler", "AffineScalerConfig", "InputTransform", "RowSample", "StandardScalerConfig", "TrainingRows",
+        "AffineScaler", "AffineScalerConfig", "IdentityScalerConfig", "InputTransform", "RowSample", "StandardScalerConfig",
+        "TrainingRows",
         "fit_selection", "output_units", "sample_training_rows", "training_rows", "training_rows_by_symbol",
     ],
     "quantfleet.tuning": ["ParameterRange", "SearchConfig"],
@@ -103,7 +105,7 @@ PUBLIC = {
         "bars_from_trades", "register_trade_bars", "stream_trade_bars",
     ],
     "quantfleet_models": [
-        "boosted", "calibrated", "catboost", "cnn", "dlinear", "efficient_hybrid", "ensemble", "forest", "gru",
+        "boosted", "calibrated", "catboost", "cnn", "dlinear", "efficient_hybrid", "ensemble", "forest", "foundation", "gru",
         "hierarchical", "hist_boosting", "hybrid", "itransformer", "lightgbm", "linear", "lstm_attention",
         "multimodal", "naive", "nhits", "patch_tst", "position_sizer", "statistical", "svm", "task_ensemble", "tcn",
         "tft", "transformer", "xlstm", "xlstm_transformer",
@@ -111,6 +113,7 @@ PUBLIC = {
     "quantfleet_models.boosted": ["XGBoostConfig"],
     "quantfleet_models.catboost": ["CatBoostConfig"],
     "quantfleet_models.forest": ["RandomForestConfig"],
+    "quantfleet_models.foundation": ["FoundationConfig"],
     "quantfleet_models.hybrid": ["HybridConfig"],
     "quantfleet_models.lightgbm": ["LightGBMConfig"],
     "quantfleet_models.linear": ["LogisticConfig", "RidgeConfig"],
@@ -134,7 +137,7 @@ PUBLIC = {
     "quantfleet_models.multimodal": ["MultimodalConfig"],
     "quantfleet_models.task_ensemble": ["TaskEnsembleConfig"],
     "quantfleet_models.hist_boosting": ["HistBoostingConfig"],
-    "quantfleet_models.statistical": ["ARIMAConfig", "ETSConfig", "GARCHConfig"],
+    "quantfleet_models.statistical": ["ARIMAConfig", "ETSConfig", "GARCHConfig", "ProphetConfig"],
     "quantfleet_models.svm": ["SVMConfig"],
     "quantfleet_models.xlstm": ["XLSTMConfig"],
     "quantfleet_models.xlstm_transformer": ["XLSTMTransformerConfig"],

@@ -14,6 +14,8 @@ from typer.testing import CliRunner, Result
 
 from quantfleet.storage import Storage, StorageConfig
 from quantfleet.training.checkpoints import keep_best
+from quantfleet.transforms import InputTransform
+from quantfleet_data.chunks import ChunkStore
 from quantfleet_jobs.cli import app
 from quantfleet_jobs.fits import fit_name
 from quantfleet_jobs.recipe import load_recipe
@@ -97,6 +99,43 @@ def test_the_best_weights_are_exported_to_a_folder_of_the_users(
     assert result.exit_code == 0, result.output
     assert said(result).startswith("6 parameters of hybrid at epoch 4: weights")
     assert load_file(tmp_path / "weights" / "weights.safetensors")["network.w"].shape == (2, 3)
+
+
+def test_a_fit_is_exported_as_a_graph_that_answers(
+    fit: str, storage: Storage, tmp_path: Path, run: Callable[..., Result]
+):
+    onnx = pytest.importorskip("quantfleet.serving.onnx", reason="pip install 'quantfleet[onnx]'")
+    chunks = ChunkStore.open(storage, str(RunRecord(storage, "small").need("chunks", of="train").outputs["path"]))
+    model = load_recipe(str(tmp_path / "small.yaml")).value.models[0].build(chunks.spec)
+    model.inputs = InputTransform.fit(chunks, scaler=model.config.scaler, selection=None)
+    (tmp_path / "local").mkdir()
+    model.save(tmp_path / "local")
+    keep_best(storage, fit, tmp_path / "local", {"epoch": 4.0, "val_loss": 0.5}, keep=1, retry_s=0)
+    result = run("export", "small.yaml", "hybrid", "graph", "--format", "onnx", "--rows", "2")
+    assert result.exit_code == 0, result.output
+    assert said(result).startswith("hybrid as a graph of windows, 0.")
+    batch, L = next(chunks.read("test")), chunks.spec.lookback_bars
+    names = [chunks.spec.symbols[i] for i in batch.symbol_id_B[:2]]
+    answer = onnx.OnnxWindows(tmp_path / "graph").answer(np.ascontiguousarray(batch.x_BTF[:2, :L]), names)
+    np.testing.assert_allclose(answer["return"], model.predict(batch).return_BCH[:2, 0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--format", "pickle"), "'pickle' is neither safetensors nor onnx"),
+        (("--format", "onnx", "--newest"), "a graph is made of the best epoch"),
+        (("--int8",), "add --format onnx"),
+        (("--format", "onnx"), "ended before its first epoch was over"),
+    ],
+)
+def test_an_export_that_cannot_be_is_one_clear_error(
+    fit: str, run: Callable[..., Result], options: tuple[str, ...], error: str
+):
+    result = run("export", "small.yaml", "hybrid", "graph", *options)
+    assert result.exit_code in (1, 2)
+    assert error in " ".join(said(result).replace("│", " ").split())
+    assert not Path("graph").exists()
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "regime_gated": {"members": MEMBERS, "feature": "realised_volatility_21"},
     "stacking": {"members": MEMBERS, "folds": 2},
     "svm": {"rows": 300},
+    "prophet": {"changepoints": 5},
     "efficient_hybrid": {
         "epochs": 1, "width": 8, "attention_heads": 2, "attention_layers": 1, "recurrent_layers": 1, "batch_windows": 256,
     },

@@ -103,12 +103,14 @@ def test_the_spread_of_a_sum_of_returns_is_what_simulations_show(kind, data):
     model.fit(data, context())
     own = {name: values[:1] for name, values in model.parameters.items()}
     y_NL = np.zeros((1, 12))
-    mean, total, each = model._moments(y_NL, own, 4)
+    mean, total, each = model._moments(y_NL, own, 4, np.zeros(1, np.int64))
     rng, runs = np.random.default_rng(0), 40_000
     sums = np.zeros(runs)
     walk, paths = np.zeros((runs, 12)), {k: np.repeat(v, runs) for k, v in own.items()}
     for _ in range(4):
-        step = model._moments(walk, paths, 1)[0][:, 0] + np.sqrt(each[0, 0]) * rng.normal(size=runs)
+        step = model._moments(walk, paths, 1, np.zeros(runs, np.int64))[0][:, 0] + np.sqrt(each[0, 0]) * rng.normal(
+            size=runs
+        )
         walk, sums = np.concatenate([walk, step[:, None]], axis=1), sums + step
     assert sums.mean() == pytest.approx(mean.sum(), abs=4 * sums.std() / runs**0.5)
     assert sums.var() == pytest.approx(total[0, 3], rel=0.04)

@@ -19,7 +19,11 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 """By the name of the setting; a model takes those that it has."""
 
-DEEP = tuple(name for name in MODELS.names() if issubclass(MODELS.get(name), TorchModelConfig))
+PRETRAINED = ("foundation",)
+"""Its network comes from a folder, and answers by one feature: `test_foundation.py` says what it keeps."""
+DEEP = tuple(
+    name for name in MODELS.names() if issubclass(MODELS.get(name), TorchModelConfig) and name not in PRETRAINED
+)
 
 
 def tiny(name: str, **changes: Any) -> TorchModelConfig:

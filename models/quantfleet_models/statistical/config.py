@@ -12,7 +12,7 @@ from quantfleet.contracts import DataSpec, ModelConfig, register_model
 if TYPE_CHECKING:
     from quantfleet.contracts import Model
 
-__all__ = ["ARIMAConfig", "ETSConfig", "GARCHConfig", "SeriesConfig"]
+__all__ = ["ARIMAConfig", "ETSConfig", "GARCHConfig", "ProphetConfig", "SeriesConfig"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,3 +73,27 @@ class GARCHConfig(SeriesConfig):
         from quantfleet_models.statistical.model import GARCHModel
 
         return GARCHModel(self, spec)
+
+
+@register_model("prophet")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProphetConfig(SeriesConfig):
+    """Prophet of each symbol's log price: a trend that bends, and what day of the week, day of the year and hour of the day say.
+    It answers by the time of a bar alone; volatility is constant.
+
+    Needs the extra `prophet` to fit. Source: Taylor and Letham 2018, "Forecasting at Scale", The American Statistician 72(1).
+    """
+
+    changepoints: Annotated[int, Field(ge=0, le=100)] = 25
+    """Places at which the trend may bend, in the first four fifths of the training segment."""
+    changepoint_scale: Annotated[float, Field(gt=0)] = 0.05
+    """How far it bends; the deviation of a bend's prior."""
+    weekly: bool = True
+    yearly: bool = True
+    daily: bool = False
+    """For bars shorter than a day."""
+
+    def build(self, spec: DataSpec) -> Model:
+        from quantfleet_models.statistical.prophet import ProphetModel
+
+        return ProphetModel(self, spec)

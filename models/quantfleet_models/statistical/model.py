@@ -22,7 +22,9 @@ from quantfleet.errors import ConfigError, SchemaError, nearest
 from quantfleet_models.statistical.config import ARIMAConfig, ETSConfig, GARCHConfig, SeriesConfig
 from quantfleet_models.statistical.filters import Array, arma_forecast, garch_forecast, smoothed_level
 
-__all__ = ["ARIMAModel", "ETSModel", "GARCHModel"]
+__all__ = ["ARIMAModel", "ETSModel", "GARCHModel", "SeriesModel", "Times"]
+
+Times = npt.NDArray[np.int64]
 
 _FILE = "parameters.json"
 _LEAST_VARIANCE = 1e-12
@@ -49,12 +51,13 @@ class SeriesModel(Model):
         """One value per symbol, in the order of the spec's symbols; None until fitted or loaded."""
 
     @abstractmethod
-    def _fit_series(self, y_R: Array) -> dict[str, float]:
-        """Parameters of one symbol's returns in order of time."""
+    def _fit_series(self, y_R: Array, time_R: Array) -> dict[str, float]:
+        """Parameters of one symbol's returns in order of time (microseconds since 1970, UTC)."""
 
     @abstractmethod
-    def _moments(self, y_NL: Array, own: dict[str, Array], steps: int) -> tuple[Array, Array, Array]:
-        """Expected return of each step, variance of the sum of returns up to each step, and variance of each step, (N, S) each."""
+    def _moments(self, y_NL: Array, own: dict[str, Array], steps: int, time_N: Times) -> tuple[Array, Array, Array]:
+        """After decision bars of these times: expected return of each step, variance of the sum of returns up to each step, and
+        variance of each step, (N, S) each."""
 
     @property
     def per_symbol(self) -> bool:
@@ -65,19 +68,23 @@ class SeriesModel(Model):
         if data.spec != self.spec:
             raise SchemaError(f"model {self.config.label!r} was built for other data than it is to be fitted on.")
         series = self._series(data)
-        fitted = {i: self._fit_series(y_R) for i, y_R in enumerate(series) if len(y_R) >= self.config.least_rows}
+        fitted = {
+            i: self._fit_series(y_R, time_R)
+            for i, (time_R, y_R) in enumerate(series)
+            if len(y_R) >= self.config.least_rows
+        }
         if not fitted:
             raise ConfigError(
                 f"model {self.config.label!r}: no symbol has {self.config.least_rows} training returns; the longest series has "
-                f"{max(map(len, series))}. Widen the training segment, or lower least_rows."
+                f"{max(len(y_R) for _, y_R in series)}. Widen the training segment, or lower least_rows."
             )
         mean = {name: float(np.mean([own[name] for own in fitted.values()])) for name in self.names}
         rows = [fitted.get(i, mean) for i in range(len(series))]
         self.parameters = {name: np.array([row[name] for row in rows]) for name in self.names}
         return FitReport(seconds=time.perf_counter() - began, parameters=len(self.names) * len(fitted))
 
-    def _series(self, data: TrainingData) -> list[Array]:
-        """Each symbol's counted training returns, in order of time, each bar once."""
+    def _series(self, data: TrainingData) -> list[tuple[Array, Array]]:
+        """Times and values of each symbol's counted training returns, in order of time, each bar once."""
         found: list[list[npt.NDArray[Any]]] = [[] for _ in self.spec.symbols]
         for batch in data.read("train"):
             own_BC = batch.x_BTF[:, self.spec.lookback_bars - 1 :, self._place]
@@ -88,7 +95,7 @@ class SeriesModel(Model):
         for parts in found:
             joined = np.concatenate(parts, axis=1) if parts else np.zeros((2, 0))
             _, first = np.unique(joined[0], return_index=True)
-            series.append(joined[1][first])
+            series.append((joined[0][first], joined[1][first]))
         return series
 
     def predict(self, batch: ChunkBatch) -> Forecast:
@@ -105,7 +112,7 @@ class SeriesModel(Model):
         symbol_N = np.repeat(batch.symbol_id_B, spec.chunk_bars)
         own = {name: values[symbol_N] for name, values in self.parameters.items()}
         step_H = np.array(spec.horizons_bars) - 1
-        mean_NS, total_NS, each_NS = self._moments(y_NL, own, max(spec.horizons_bars))
+        mean_NS, total_NS, each_NS = self._moments(y_NL, own, max(spec.horizons_bars), batch.time_BC.reshape(-1))
         return_NH = mean_NS.cumsum(1)[:, step_H]
         score_NH = return_NH / np.sqrt(np.maximum(total_NS[:, step_H], _LEAST_VARIANCE))
         up_NH = np.clip(0.5 * (1 + _erf(score_NH / math.sqrt(2))), 1e-6, 1 - 1e-6)
@@ -151,7 +158,7 @@ class ARIMAModel(SeriesModel):
         self._ma = tuple(f"ma{i}" for i in range(1, config.most_ma + 1))
         self.names = ("mean", "variance", *self._ar, *self._ma)
 
-    def _fit_series(self, y_R: Array) -> dict[str, float]:
+    def _fit_series(self, y_R: Array, time_R: Array) -> dict[str, float]:
         models = _statsforecast(self.config.label)
         chosen = models.AutoARIMA(
             d=0, D=0, seasonal=False, max_p=self.config.most_ar, max_q=self.config.most_ma,
@@ -161,7 +168,7 @@ class ARIMAModel(SeriesModel):
         own = {name: float(found.get(name, 0.0)) for name in (*self._ar, *self._ma)}
         return {"mean": float(found.get("intercept", 0.0)), "variance": float(chosen.model_["sigma2"]), **own}
 
-    def _moments(self, y_NL: Array, own: dict[str, Array], steps: int) -> tuple[Array, Array, Array]:
+    def _moments(self, y_NL: Array, own: dict[str, Array], steps: int, time_N: Times) -> tuple[Array, Array, Array]:
         ar_NP, ma_NQ = (
             np.stack([own[name] for name in names], axis=1) if names else np.zeros((len(y_NL), 0))
             for names in (self._ar, self._ma)
@@ -178,11 +185,11 @@ class ETSModel(SeriesModel):
     config: ETSConfig
     names = ("alpha", "start", "variance")
 
-    def _fit_series(self, y_R: Array) -> dict[str, float]:
+    def _fit_series(self, y_R: Array, time_R: Array) -> dict[str, float]:
         fitted = _statsforecast(self.config.label).AutoETS(model="ANN").fit(y_R).model_
         return {"alpha": float(fitted["par"][0]), "start": float(y_R.mean()), "variance": float(fitted["sigma2"])}
 
-    def _moments(self, y_NL: Array, own: dict[str, Array], steps: int) -> tuple[Array, Array, Array]:
+    def _moments(self, y_NL: Array, own: dict[str, Array], steps: int, time_N: Times) -> tuple[Array, Array, Array]:
         level_N = smoothed_level(y_NL, own["start"], own["alpha"])
         each_NS = np.broadcast_to(own["variance"][:, None], (len(y_NL), steps))
         # a shock moves the level for all steps after it by alpha
@@ -196,7 +203,7 @@ class GARCHModel(SeriesModel):
     config: GARCHConfig
     names = ("mean", "omega", "alpha", "beta", "start")
 
-    def _fit_series(self, y_R: Array) -> dict[str, float]:
+    def _fit_series(self, y_R: Array, time_R: Array) -> dict[str, float]:
         from arch import arch_model
 
         scale = 1.0 / max(float(y_R.std()), 1e-12)  # its optimiser wants numbers near 1
@@ -206,7 +213,7 @@ class GARCHModel(SeriesModel):
         start = omega / left if left > 1e-3 else float(y_R.var())
         return {"mean": float(found["mu"]) / scale, "omega": omega, "alpha": alpha, "beta": beta, "start": start}
 
-    def _moments(self, y_NL: Array, own: dict[str, Array], steps: int) -> tuple[Array, Array, Array]:
+    def _moments(self, y_NL: Array, own: dict[str, Array], steps: int, time_N: Times) -> tuple[Array, Array, Array]:
         each_NS = garch_forecast(
             y_NL, own["mean"], own["omega"], own["alpha"], own["beta"], steps, start_N=own["start"]
         )

@@ -15,8 +15,39 @@ import torch
 from quantfleet.contracts.streaming import StreamingNetwork
 from quantfleet.errors import ConfigError, SchemaError, nearest
 from quantfleet.training.torch_model import TorchModel
+from quantfleet.transforms import InputTransform
 
-__all__ = ["BarStreams"]
+__all__ = ["BarStreams", "ScaledBars"]
+
+
+class ScaledBars:
+    """Raw bars of S streams to the rows that a network reads, with the past that the scaler needs. Not thread-safe."""
+
+    def __init__(self, inputs: InputTransform, symbol_id_S: npt.NDArray[np.int32]) -> None:
+        self.inputs, self._symbol_id_S = inputs, symbol_id_S
+        self._rows = inputs.given.lookback_bars - inputs.spec.lookback_bars + 1
+        self._past_SWF = np.zeros((len(symbol_id_S), 0, inputs.given.features), np.float32)
+
+    def push(self, x_SF: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+        """A bar of each stream, (S, F) to (S, G); None for the first W - 1 bars.
+
+        Raises: SchemaError: another number of symbols or features, or values that are no finite numbers.
+        """
+        wanted = (len(self._symbol_id_S), self.inputs.given.features)
+        if x_SF.shape != wanted:
+            raise SchemaError(
+                f"a bar has shape {x_SF.shape}; the streams read {wanted[0]} symbols x {wanted[1]} features."
+            )
+        if not np.isfinite(x_SF).all():
+            raise SchemaError(
+                "a bar holds values that are not finite, and they would stay in the carried state. Leave such a bar out, or begin "
+                "the streams anew."
+            )
+        past = np.concatenate([self._past_SWF, x_SF[:, None].astype(np.float32)], axis=1)
+        self._past_SWF = past[:, max(0, past.shape[1] - (self._rows - 1)) :] if self._rows > 1 else past[:, :0]
+        if past.shape[1] < self._rows:
+            return None
+        return np.ascontiguousarray(self.inputs.apply(past, self._symbol_id_S)[:, 0])
 
 
 class BarStreams:
@@ -44,10 +75,8 @@ class BarStreams:
                 raise SchemaError(
                     f"the model was not fitted on {name!r}.{nearest(name, known)} It knows {len(known)} symbols."
                 )
-        self._model, self._inputs, self._network = model, model.inputs, network
-        self._symbol_id_S = np.array([known.index(name) for name in symbols], np.int32)
-        self._rows = model.spec.lookback_bars - model.inputs.spec.lookback_bars + 1
-        self._past_SWF = np.zeros((len(symbols), 0, model.spec.features), np.float32)
+        self._model, self._network = model, network
+        self._bars = ScaledBars(model.inputs, np.array([known.index(name) for name in symbols], np.int32))
         self._state = network.begin(torch.zeros(len(symbols), model.inputs.spec.features))
 
     def push(self, x_SF: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]] | None:
@@ -55,23 +84,11 @@ class BarStreams:
 
         Raises: SchemaError: another number of symbols or features, or values that are no finite numbers.
         """
-        wanted = (len(self._symbol_id_S), self._model.spec.features)
-        if x_SF.shape != wanted:
-            raise SchemaError(
-                f"a bar has shape {x_SF.shape}; the streams read {wanted[0]} symbols x {wanted[1]} features."
-            )
-        if not np.isfinite(x_SF).all():
-            raise SchemaError(
-                "a bar holds values that are not finite, and they would stay in the carried state. Leave such a bar out, or begin "
-                "the streams anew."
-            )
-        past = np.concatenate([self._past_SWF, x_SF[:, None].astype(np.float32)], axis=1)
-        self._past_SWF = past[:, max(0, past.shape[1] - (self._rows - 1)) :] if self._rows > 1 else past[:, :0]
-        if past.shape[1] < self._rows:
+        row_SG = self._bars.push(x_SF)
+        if row_SG is None:
             return None
-        row_SG = torch.from_numpy(np.ascontiguousarray(self._inputs.apply(past, self._symbol_id_S)[:, 0]))
         with torch.inference_mode():
-            heads, self._state = self._network.step(row_SG, self._state)
+            heads, self._state = self._network.step(torch.from_numpy(row_SG), self._state)
             answer = self._model.forecaster.in_natural_units(self._model.forecaster.monotone(heads))
         return {name: value.numpy().copy() for name, value in answer.items()}
 

@@ -22,7 +22,7 @@ from quantfleet.training.checkpoints import (
     fetch_newest,
 )
 
-__all__ = ["Exported", "export_best", "export_newest"]
+__all__ = ["Exported", "check_new_folder", "export_best", "export_newest"]
 
 _PREFIX = "forecaster."
 _INPUT_FILES = ("scaler.json", "selection.json")
@@ -48,7 +48,7 @@ def export_best(storage: Storage, run: str, to: Path) -> Exported:
     Args: run: the fit's folder, relative to the storage root.
     Raises: MissingInputError: no epoch is over. ConfigError: the folder exists. TornCheckpointError: the files were changed.
     """
-    _check_new(to)
+    check_new_folder(to)
     kept = best_weights(storage, run)
     if not kept:
         raise MissingInputError(f"{storage.uri(run)} holds no best weights: no epoch of the fit is over.", uri=run)
@@ -65,7 +65,7 @@ def export_newest(storage: Storage, run: str, to: Path) -> Exported:
     Args: run: the fit's folder, relative to the storage root.
     Raises: MissingInputError: there is no whole checkpoint. ConfigError: the folder exists.
     """
-    _check_new(to)
+    check_new_folder(to)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "checkpoint")
         path = fetch_newest(storage, run, folder, retry_s=0)
@@ -78,7 +78,8 @@ def export_newest(storage: Storage, run: str, to: Path) -> Exported:
         return Exported(folder=to, epoch=epoch, step=progress.step, source=path, parameters=_count(weights))
 
 
-def _check_new(to: Path) -> None:
+def check_new_folder(to: Path) -> None:
+    """Raises: ConfigError: the folder exists."""
     if to.exists():
         raise ConfigError(f"{to} exists already; name a folder that does not, so that nothing of yours is replaced.")
 

@@ -1,6 +1,7 @@
 """What turns raw features into what a network reads: fitted on training rows, stored with the model, the same bits in service."""
 
 from quantfleet.transforms.affine import AffineScaler, AffineScalerConfig, StandardScalerConfig
+from quantfleet.transforms.identity import IdentityScalerConfig
 from quantfleet.transforms.inputs import InputTransform, fit_selection, output_units
 from quantfleet.transforms.rows import (
     RowSample,
@@ -13,6 +14,7 @@ from quantfleet.transforms.rows import (
 __all__ = [
     "AffineScaler",
     "AffineScalerConfig",
+    "IdentityScalerConfig",
     "InputTransform",
     "RowSample",
     "StandardScalerConfig",

@@ -82,5 +82,8 @@ class FSDPEngine(TorchEngine):
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
-    """Layers that are gathered and freed one by one: the members of every list of layers."""
-    return [block for child in module.modules() if isinstance(child, nn.ModuleList) for block in child]
+    """Layers that are gathered and freed one by one: the members of every list of layers that lies in no other such list."""
+    found: dict[nn.Module, None] = {}
+    for child in module.children():
+        found.update(dict.fromkeys(child if isinstance(child, nn.ModuleList) else _blocks(child)))
+    return list(found)
