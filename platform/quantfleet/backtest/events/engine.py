@@ -98,7 +98,7 @@ class EventEngine:
         """Cash plus positions at the last known prices of a row."""
         if not self.books.held:
             return self.books.cash
-        return self.books.see(self.source.prices.close_TS[t])
+        return self.books.see(self.source.prices.marks_TS[t])
 
     def open_orders(self) -> tuple[Working, ...]:
         """Orders on their way or waiting."""
@@ -127,7 +127,7 @@ class EventEngine:
     def advance(self) -> None:
         """Take every row that was not taken yet. After an error of the strategy the engine is of no use any more."""
         books, market, view, arriving = self.books, self.market, self.view, self.arriving
-        closes_TS, time_us = self.source.prices.close_TS, self._time_us
+        marks_TS, time_us = self.source.prices.marks_TS, self._time_us
         match = self._matcher()
         decide = self.strategy.generate_signals
         accrues, watched = books.accrues, books.watched
@@ -143,7 +143,7 @@ class EventEngine:
                 match(t)
             closing = False
             if watched and (books.held or books.cash <= 0.0 or self.ruined):
-                closing = self._call(t, books.see(closes_TS[t]))
+                closing = self._call(t, books.see(marks_TS[t]))
             view._t = t
             decision = decide(view)
             if decision is not None:
@@ -254,7 +254,7 @@ class EventEngine:
                 f"the strategy answered weights of shape {weight_S.shape} at row {t}; there are {width} symbols: ({width},).",
                 row=t,
             )
-        equity = books.see(prices.close_TS[t])
+        equity = books.see(prices.marks_TS[t])
         refusal = targets.find_refusal(weight_S, books.mark_S, books.taker.leverage, self.config.allow_short)
         if refusal:
             raise targets.refused_weights(type(self.strategy).__name__, prices, self.config, t, weight_S, refusal)

@@ -96,8 +96,8 @@ class BarEvents(EventSource):
         self.known_after_us = step_us if bar_us is None else bar_us
         if not 0 < self.known_after_us <= step_us:
             raise BacktestError(
-                f"bar_us={bar_us} does not fit bars that open {step_us} microseconds after each other; a bar has ended when the next "
-                "one opens."
+                f"bar_us={bar_us} does not fit bars that open {step_us} microseconds after each other; a bar has ended when "
+                "the next one opens."
             )
 
     @classmethod
