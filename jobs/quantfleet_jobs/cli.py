@@ -72,6 +72,7 @@ _STAGE_HELP = {
     "audit": "Look for leaks in a finished run; an error where there is one.",
     "register": "Log to MLflow, decide PROMOTE or HOLD, move the alias.",
     "report": "Write the run's HTML report.",
+    "paper": "Trade on paper on the bars as they come, with a memory; never a real order.",
     "search": "Search settings of one model on Ray Tune over Ray Train.",
 }
 _COMPUTED = ("features", "labels", "trade_bars")
@@ -248,6 +249,7 @@ def config_show(recipe: RecipeArgument, override: SetOption = None) -> None:
 
 
 def _registries() -> dict[str, PluginRegistry[Any]]:
+    from quantfleet.backtest.paper import TRADERS
     from quantfleet.contracts import AUGMENTATIONS, FEATURES, LABELS, MODELS, SCALERS, SELECTORS, SOURCES, SPLITTERS
     from quantfleet.evaluation import METRICS
     from quantfleet.registry import GATES
@@ -255,7 +257,7 @@ def _registries() -> dict[str, PluginRegistry[Any]]:
     from quantfleet_data.trade_bars import TRADE_BARS
 
     data = (SOURCES, TRADE_BARS, FEATURES, LABELS, SPLITTERS, SELECTORS, SCALERS, AUGMENTATIONS)
-    return {r.command: r for r in (*data, SAMPLERS, MODELS, STRATEGIES, METRICS, GATES)}
+    return {r.command: r for r in (*data, SAMPLERS, MODELS, STRATEGIES, TRADERS, METRICS, GATES)}
 
 
 def _list_command(noun: str) -> None:
@@ -294,7 +296,7 @@ def _list_command(noun: str) -> None:
 
 
 _DATA_NOUNS = ("sources", "trade-bars", "features", "labels", "splitters", "selectors", "scalers", "augmentations")
-for _noun in (*_DATA_NOUNS, "samplers", "models", "strategies", "metrics", "gates"):
+for _noun in (*_DATA_NOUNS, "samplers", "models", "strategies", "traders", "metrics", "gates"):
     _list_command(_noun)
 
 

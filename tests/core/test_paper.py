@@ -1,4 +1,4 @@
-"""Paper trading: killed at any write and begun again it is what it would have been and what a backtest says; bad bars are refused."""
+"""Paper trading: killed at any write it ends as if it had lived, and as a backtest; bars that cannot be are refused."""
 
 from __future__ import annotations
 

@@ -107,6 +107,11 @@ class MarketView:
         now: np.datetime64 = np.datetime64(self._engine.known_us[self._t], "us")
         return now
 
+    @property
+    def times(self) -> npt.NDArray[np.datetime64]:
+        """Open of every bar so far (or time of the events), UTC, shape (t + 1,); cannot be written to."""
+        return read_only(self._engine.source.prices.time_T[: self._t + 1])
+
     def price(self, symbol: int = 0) -> float:
         """Last known price of a symbol, by number; 0 before its first. The fast way to one number.
 

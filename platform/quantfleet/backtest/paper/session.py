@@ -34,7 +34,7 @@ from quantfleet.contracts import Timeframe
 from quantfleet.errors import BacktestError, ConfigError, DataError, OutputExistsError, PriceError, TimeError, nearest
 from quantfleet.storage import Storage
 
-__all__ = ["PaperSession", "bar_events"]
+__all__ = ["PaperSession", "bar_events", "saved_owner"]
 
 
 def bar_events(bars: pl.DataFrame) -> list[BarEvent]:
@@ -43,6 +43,14 @@ def bar_events(bars: pl.DataFrame) -> list[BarEvent]:
     rows = bars.sort("timestamp", "symbol").with_columns(pl.col("timestamp").dt.replace_time_zone(None))
     rows = rows.with_columns(pl.col("volume").cast(pl.Float64).fill_null(math.nan)).select(columns)
     return [BarEvent(symbol, np.datetime64(time, "us"), *values) for symbol, time, *values in rows.iter_rows()]
+
+
+def saved_owner(storage: Storage, folder: str) -> dict[str, Any] | None:
+    """Strategy, settings and symbols of the session that a folder holds; None where there is none. Raises: ChecksumError."""
+    place = f"{folder}/state.json"
+    if not storage.exists(place):
+        return None
+    return dict(unsealed(storage.read_text(place), storage.uri(place))["session"])
 
 
 class PaperSession:
