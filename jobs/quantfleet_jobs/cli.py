@@ -188,6 +188,30 @@ def compare(
     exit_with(work)
 
 
+@app.command("sensitivity")
+def sensitivity(
+    recipe: RecipeArgument,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Judge each trial by its best loss of so many epochs; the fewest any trial ran."),
+    ] = None,
+    least_r2: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Conclude nothing where the surrogate explains less of unseen trials."),
+    ] = 0.5,
+    override: SetOption = None,
+) -> None:
+    """Say which settings of a finished search matter: Sobol' indices of a surrogate of its trials, with intervals."""
+
+    def work() -> None:
+        from quantfleet_jobs.recipe import load_recipe
+        from quantfleet_jobs.search_sensitivity import print_sensitivity
+
+        print_sensitivity(load_recipe(recipe, override or ()), console, epochs=epochs, least_r2=least_r2)
+
+    exit_with(work)
+
+
 @app.command("submit")
 def submit(
     job: Annotated[str, typer.Argument(help="Job to run on the cluster: run, train, search, ...")],
