@@ -52,6 +52,7 @@ def _work(context: StageContext) -> StageOutput:
         bars_per_year=recipe.market.bars_per_year,
         verdict=json.loads(context.storage.read_text(context.output("evaluate", "verdict"))),
         looks=context.output("evaluate", "looks"),
+        input_shift=json.loads(context.storage.read_text(context.output("evaluate", "input_shift"))),
         audit=_audit(context),
     )
     path = context.path("report.html")
