@@ -12,6 +12,7 @@ from support.recipes import NAIVE, environment, small_recipe, write_recipe
 from typer.testing import CliRunner, Result
 
 import quantfleet
+from quantfleet.backtest.paper import TRADERS
 from quantfleet.contracts import AUGMENTATIONS, FEATURES, LABELS, MODELS, SCALERS, SELECTORS, SOURCES, SPLITTERS
 from quantfleet.evaluation import METRICS
 from quantfleet.plugins import PluginRegistry, load_plugins
@@ -35,6 +36,7 @@ STAGES = (
     "evaluate",
     "register",
     "report",
+    "paper",
     "search",
 )
 REGISTRIES: dict[str, PluginRegistry] = {  # type: ignore[type-arg]
@@ -44,6 +46,7 @@ REGISTRIES: dict[str, PluginRegistry] = {  # type: ignore[type-arg]
     "splitters": SPLITTERS,
     "models": MODELS,
     "strategies": STRATEGIES,
+    "traders": TRADERS,
     "trade-bars": TRADE_BARS,
     "selectors": SELECTORS,
     "scalers": SCALERS,

@@ -1,5 +1,6 @@
 """Paper trading on a bars table: complete rows once each, models as the backtest trades them, bars that come too late are told."""
 
+import asyncio
 import datetime as dt
 import itertools
 from pathlib import Path
@@ -17,7 +18,8 @@ from quantfleet.contracts import BARS_SCHEMA
 from quantfleet.errors import ConfigError, TimeError, UnknownPluginError
 from quantfleet.registry.artifact import read_artifact
 from quantfleet.storage import LakeTable, Storage, StorageConfig
-from quantfleet_data.ingest import bars_path
+from quantfleet_data.ingest import StreamConfig, bars_path, stream_bars
+from quantfleet_data.sources import CcxtConfig
 from quantfleet_jobs.paper import STAGE, TableFollower, model_answers
 from quantfleet_jobs.recipe import load_recipe
 
@@ -126,6 +128,50 @@ def test_of_two_sources_the_first_is_believed_others_are_not_read_and_a_session_
     assert here.catch_up() == 2
     closes = some(bars, 1, 3).sort("symbol", "timestamp")["close"].to_numpy().reshape(2, 2).T * 1.001
     np.testing.assert_array_equal(here.session.result().prices.close_TS, closes)
+
+
+class Feed:
+    """Shows one bar after the other, and then nothing more."""
+
+    whole = True
+
+    def __init__(self, rows: list[list[float]]) -> None:
+        self.rows = iter(rows)
+
+    async def bars(self, symbol: str) -> list[list[float]]:
+        for row in self.rows:
+            return [row]
+        return await asyncio.get_running_loop().create_future()
+
+    def lost(self, symbol: str) -> None:
+        raise AssertionError
+
+    async def close(self) -> None:
+        pass
+
+
+def test_behind_a_stream_every_commit_is_booked_at_once(storage):
+    rows = [[60_000.0 * n, *(100.0 + n, 102.0 + n, 99.0 + n, 101.0 + n), 5.0] for n in range(8)]
+    strategy = MovingAverageTrader(fast_bars=1, slow_bars=2).build()
+    session = PaperSession(storage, "p", strategy, BacktestConfig(), symbols=["BTC/USDT"], timeframe="1m")
+    here = TableFollower(session, storage, sources=["ccxt.binance"], since=np.datetime64(0, "us"), wait_bars=2)
+    booked: list[int] = []
+    source = CcxtConfig(exchange="binance", symbols=("BTC/USDT",), since_utc=dt.datetime(1970, 1, 1, tzinfo=dt.UTC))
+    config = StreamConfig(source=source, commit_rows=2, max_bars=6, grace_s=10_000.0)
+    asyncio.run(
+        stream_bars(
+            config,
+            storage,
+            feed=Feed(rows),
+            fetch=lambda *asked: [],
+            clock=lambda: 420.0,
+            poll_s=0.01,
+            committed=lambda: booked.append(here.catch_up()),
+        )
+    )
+    assert sum(booked) == session.rows >= 6
+    assert max(booked) <= 3
+    assert session.positions.keys() == {"BTC/USDT"}
 
 
 def test_too_large_a_gap_stops_the_session_until_the_bars_are_there(storage):
