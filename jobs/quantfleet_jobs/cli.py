@@ -87,6 +87,7 @@ _STAGE_HELP = {
     "audit": "Look for leaks in a finished run; an error where there is one.",
     "register": "Log to MLflow, decide PROMOTE or HOLD, move the alias.",
     "report": "Write the run's HTML report.",
+    "paper": "Trade on paper on the bars as they come, with a memory; never a real order.",
     "search": "Search settings of one model on Ray Tune over Ray Train.",
 }
 _COMPUTED = ("features", "labels", "trade_bars")
@@ -229,6 +230,30 @@ def compare(
     exit_with(work)
 
 
+@app.command("sensitivity")
+def sensitivity(
+    recipe: RecipeArgument,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Judge each trial by its best loss of so many epochs; the fewest any trial ran."),
+    ] = None,
+    least_r2: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Conclude nothing where the surrogate explains less of unseen trials."),
+    ] = 0.5,
+    override: SetOption = None,
+) -> None:
+    """Say which settings of a finished search matter: Sobol' indices of a surrogate of its trials, with intervals."""
+
+    def work() -> None:
+        from quantfleet_jobs.recipe import load_recipe
+        from quantfleet_jobs.search_sensitivity import print_sensitivity
+
+        print_sensitivity(load_recipe(recipe, override or ()), console, epochs=epochs, least_r2=least_r2)
+
+    exit_with(work)
+
+
 @app.command("submit")
 def submit(
     job: Annotated[str, typer.Argument(help="Job to run on the cluster: run, train, search, ...")],
@@ -291,6 +316,7 @@ def config_show(recipe: RecipeArgument, override: SetOption = None) -> None:
 
 
 def _registries() -> dict[str, PluginRegistry[Any]]:
+    from quantfleet.backtest.paper import TRADERS
     from quantfleet.contracts import AUGMENTATIONS, FEATURES, LABELS, MODELS, SCALERS, SELECTORS, SOURCES, SPLITTERS
     from quantfleet.evaluation import METRICS
     from quantfleet.registry import GATES
@@ -298,7 +324,7 @@ def _registries() -> dict[str, PluginRegistry[Any]]:
     from quantfleet_data.trade_bars import TRADE_BARS
 
     data = (SOURCES, TRADE_BARS, FEATURES, LABELS, SPLITTERS, SELECTORS, SCALERS, AUGMENTATIONS)
-    return {r.command: r for r in (*data, SAMPLERS, MODELS, STRATEGIES, METRICS, GATES)}
+    return {r.command: r for r in (*data, SAMPLERS, MODELS, STRATEGIES, TRADERS, METRICS, GATES)}
 
 
 def _list_command(noun: str) -> None:
@@ -337,7 +363,7 @@ def _list_command(noun: str) -> None:
 
 
 _DATA_NOUNS = ("sources", "trade-bars", "features", "labels", "splitters", "selectors", "scalers", "augmentations")
-for _noun in (*_DATA_NOUNS, "samplers", "models", "strategies", "metrics", "gates"):
+for _noun in (*_DATA_NOUNS, "samplers", "models", "strategies", "traders", "metrics", "gates"):
     _list_command(_noun)
 
 

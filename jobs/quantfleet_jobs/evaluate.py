@@ -14,7 +14,8 @@ from quantfleet.evaluation.plain import json_ready
 from quantfleet.registry.looks import Look, LookLog
 from quantfleet.storage import Storage
 from quantfleet_jobs.backtest import trading_columns
-from quantfleet_jobs.inputs import read_predictions, split_plan
+from quantfleet_jobs.input_shift import period_shift
+from quantfleet_jobs.inputs import chunk_store, read_predictions, split_plan
 from quantfleet_jobs.main import job_main
 from quantfleet_jobs.predictions import PREDICTED
 from quantfleet_jobs.prices import needs_funding, traded_prices
@@ -43,6 +44,11 @@ def _work(context: StageContext) -> StageOutput:
             details[model.label], json.dumps(json_ready(period.detail(views["test"], positions)), indent=1)
         )
         sharpes[model.label] = scores["test"].get("sharpe", math.nan)
+    context.progress.update("test inputs against those of training")
+    shift = context.path("evaluation", "input_shift.json")
+    context.storage.write_text(
+        shift, json.dumps(json_ready(period_shift(chunk_store(context), recipe.run.seed)), indent=1)
+    )
     context.progress.update("all models against the best naive one")
     verdict = context.path("evaluation", "verdict.json")
     context.storage.write_text(verdict, json.dumps(json_ready(_judge(context)), indent=1))
@@ -58,7 +64,7 @@ def _work(context: StageContext) -> StageOutput:
     )
     best = max(sharpes, key=lambda name: -math.inf if math.isnan(sharpes[name]) else sharpes[name])
     return StageOutput(
-        outputs={"models": outputs, "details": details, "verdict": verdict, "looks": looks},
+        outputs={"models": outputs, "details": details, "verdict": verdict, "input_shift": shift, "looks": looks},
         summary=f"best Sharpe after costs on test: {best} {sharpes[best]:.2f} (of {len(sharpes)} models); look {looks} at this "
         "test period",
     )

@@ -20,7 +20,7 @@ from quantfleet_jobs.main import job_main
 from quantfleet_jobs.predictions import prediction_rows
 from quantfleet_jobs.stage import Stage, StageContext, StageOutput
 
-__all__ = ["STAGE", "answer_latest", "best_candidate", "predict_with"]
+__all__ = ["STAGE", "answer_latest", "best_candidate", "chosen_version", "predict_with"]
 
 
 def answer_latest(stored: StoredModel, features: pl.DataFrame) -> pl.DataFrame:
@@ -93,7 +93,7 @@ def predict_with(
 
 def _work(context: StageContext) -> StageOutput:
     name, ingest = context.recipe.registered_name, context.inputs["ingest"]
-    version, alias, who = _chosen(context)
+    version, alias, who = chosen_version(context)
     bars = checked_bars(context)
     reader = with_context(bars, context.inputs["features"])
     answers, found = predict_with(bars.symbols, reader, context.registry, name=name, version=version, alias=alias)
@@ -118,7 +118,7 @@ def _work(context: StageContext) -> StageOutput:
     )
 
 
-def _chosen(context: StageContext) -> tuple[int | None, str | None, str]:
+def chosen_version(context: StageContext) -> tuple[int | None, str | None, str]:
     """The version or the alias to load, and a word on why it answers."""
     asked, registry, name = context.recipe.predict, context.registry, context.recipe.registered_name
     if asked.version is not None:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from quantfleet.backtest import BacktestConfig, PositionPolicy
+from quantfleet.backtest.paper import PaperConfig
 from quantfleet.cluster import ClusterConfig
 from quantfleet.config import Resolved, load_config
 from quantfleet.contracts import BAR_COLUMNS, DataSpec, FeatureSet, ModelConfig, SplitterConfig
@@ -199,6 +200,8 @@ class Recipe:
     search: SearchConfig | None = None
     stream: StreamConfig | None = None
     """Live bars, for `quantfleet stream`."""
+    paper: PaperConfig | None = None
+    """Who trades on paper, for `quantfleet paper`."""
 
     def __post_init__(self) -> None:
         names = [model.label for model in self.models]

@@ -53,6 +53,7 @@ def _work(context: StageContext) -> StageOutput:
         verdict=json.loads(context.storage.read_text(context.output("evaluate", "verdict"))),
         looks=context.output("evaluate", "looks"),
         audit=tuple(json.loads(context.storage.read_text(context.output("audit", "findings")))["findings"]),
+        input_shift=json.loads(context.storage.read_text(context.output("evaluate", "input_shift"))),
     )
     path = context.path("report.html")
     html = render_report(inputs)

@@ -446,3 +446,18 @@ def test_bars_of_a_table_carry_their_range():
     assert source.low_TS[1].tolist() == [1.5, 4.0]
     assert source.known_after_us == 60_000_000
     assert [event.symbol for event in source.events(0)] == ["A"]
+
+
+def test_a_symbol_without_a_bar_now_can_be_asked_for_and_is_valued_at_its_last_close():
+    prices = panel(
+        [[10.0, 10.0], [10.0, NAN], [10.0, 20.0], [10.0, NAN]], [[10.0, 10.0], [10.0, NAN], [10.0, 25.0], [10.0, NAN]]
+    )
+    seen: list[float] = []
+
+    def answer(view: MarketView) -> Decision:
+        seen.append(view.equity)
+        return {"B": 0.5} if view.t == 1 else None
+
+    result = run_events(BarEvents(prices), Follow(answer), config())
+    assert fills(result) == [(2, 50.0, 20.0)]
+    assert seen == result.equity_T.tolist() == [1000.0, 1000.0, 1250.0, 1250.0]

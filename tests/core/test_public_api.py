@@ -20,6 +20,10 @@ PUBLIC = {
         "ExecutionConfig", "Fill", "MarketView", "Order", "OrderStatus", "Strategy", "TradeEvent", "TradeEvents", "Working",
         "run_events",
     ],
+    "quantfleet.backtest.paper": [
+        "TRADERS", "ForecastStrategy", "MovingAverageTrader", "PaperConfig", "PaperSession", "TraderConfig", "bar_events",
+        "register_trader", "saved_owner",
+    ],
     "quantfleet.calibration": ["ConformalQuantiles", "IsotonicCalibration", "TemperatureCalibration"],
     "quantfleet.cluster": ["ClusterConfig"],
     "quantfleet.config": ["Resolved", "fingerprint", "from_plain", "load_config", "to_plain"],
@@ -89,7 +93,9 @@ PUBLIC = {
         "TrainingRows",
         "fit_selection", "output_units", "sample_training_rows", "training_rows", "training_rows_by_symbol",
     ],
-    "quantfleet.tuning": ["ParameterRange", "SearchConfig"],
+    "quantfleet.tuning": [
+        "ParameterRange", "SearchConfig", "Sensitivity", "SettingIndex", "settings_sensitivity", "sobol_indices",
+    ],
     "quantfleet_data.augmentation": ["BlockBootstrap", "Jitter", "Mixup", "Scale", "TimeWarp", "WindowSlice"],
     "quantfleet_data.order_book": ["BookFeaturesConfig", "BookReplay", "join_book", "replay"],
     "quantfleet_data.scaling": [

@@ -42,6 +42,10 @@ VERDICT: dict[str, Any] = {
         }
     },
 }  # fmt: skip
+SHIFT = {
+    "reference_rows": 900, "current_rows": 500, "threshold": 7.5, "out_share": 0.123, "auc": 0.876, "auc_p": 0.004,
+    "out_by_part": [["2019-01-01T00:00:00", 0.05], ["2019-06-01T00:00:00", 0.4]], "moved": [["rsi_14", 1.25], ["atr_20", -0.5]],
+}  # fmt: skip
 AUDIT = (
     {"check": "universe", "outcome": "not_checked", "detail": "the recipe names no instruments", "evidence": {}},
     {"check": "label_overlap", "outcome": "failed", "detail": "3 train target(s) reach", "evidence": {}},
@@ -49,7 +53,9 @@ AUDIT = (
 
 
 def inputs(**changes: Any) -> ReportInputs:
-    return report(model("hybrid", detail=DETAIL), HOLD, verdict=VERDICT, looks=3, audit=AUDIT, **changes)
+    return report(
+        model("hybrid", detail=DETAIL), HOLD, verdict=VERDICT, looks=3, audit=AUDIT, input_shift=SHIFT, **changes
+    )
 
 
 @cache
@@ -64,6 +70,10 @@ def text() -> str:
         "SPA p = 0.456, reality check p = 0.500; StepM names no candidate at 5%",
         "would be found in it 30% of the time",
         "> 1000",
+        "12.3% of the test inputs are out of the training distribution",
+        "40% of a tenth of the period, from 2019-06-01 on",
+        "with an AUC of 0.88 (0.5 is not at all; p = 0.004)",
+        "rsi_14 by 1.2, atr_20 by",
         "– not checked",
         "✗ failed",
         "3 train target(s) reach",
@@ -117,6 +127,7 @@ def test_a_period_too_short_to_roll_and_returns_without_a_ratio_have_no_chart():
 
 def test_the_json_says_the_same_and_is_json():
     data = json.loads(json.dumps(report_data(inputs()), allow_nan=False))
+    assert data["input_shift"]["out_share"] == 0.123
     assert data["together"]["superiority"]["spa_p"] == 0.456
     assert data["test_looks"] == 3
     assert [finding["check"] for finding in data["audit"]] == ["universe", "label_overlap"]

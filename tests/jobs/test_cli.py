@@ -12,6 +12,7 @@ from support.recipes import NAIVE, environment, small_recipe, write_recipe
 from typer.testing import CliRunner, Result
 
 import quantfleet
+from quantfleet.backtest.paper import TRADERS
 from quantfleet.contracts import AUGMENTATIONS, FEATURES, LABELS, MODELS, SCALERS, SELECTORS, SOURCES, SPLITTERS
 from quantfleet.evaluation import METRICS
 from quantfleet.plugins import PluginRegistry, load_plugins
@@ -35,6 +36,7 @@ STAGES = (
     "evaluate",
     "register",
     "report",
+    "paper",
     "search",
 )
 REGISTRIES: dict[str, PluginRegistry] = {  # type: ignore[type-arg]
@@ -44,6 +46,7 @@ REGISTRIES: dict[str, PluginRegistry] = {  # type: ignore[type-arg]
     "splitters": SPLITTERS,
     "models": MODELS,
     "strategies": STRATEGIES,
+    "traders": TRADERS,
     "trade-bars": TRADE_BARS,
     "selectors": SELECTORS,
     "scalers": SCALERS,
@@ -273,7 +276,7 @@ def test_submit_names_the_jobs_there_are(recipe: str, run: Callable[..., Result]
 def test_every_job_that_can_be_submitted_is_a_module_with_a_main(run: Callable[..., Result]):
     said = one_error(run("submit", "?", "quickstart"), "ConfigError")
     jobs = said.partition("Jobs: ")[2].rstrip(".").split(", ")
-    assert len(jobs) == len(set(jobs)) == 18
+    assert len(jobs) == len(set(jobs)) == 19
     for job in jobs:
         source = Path(str(importlib.import_module(f"quantfleet_jobs.{job}").__file__)).read_text()
         assert 'if __name__ == "__main__":' in source, job

@@ -74,11 +74,13 @@ class StreamConfig:
                 raise ConfigError(f"stream.{name}={value} must be above zero; leave it out for no limit.")
 
 
-def stream(config: StreamConfig, storage: Storage) -> IngestReport:
+def stream(config: StreamConfig, storage: Storage, *, committed: Callable[[], None] | None = None) -> IngestReport:
     """Stream until a limit is reached or SIGTERM or SIGINT comes; then commit what is closed and return.
 
     For the main thread, the only one that hears signals; elsewhere use `stream_bars`.
 
+    Args:
+        committed: see `stream_bars`.
     Raises: as `stream_bars`.
     """
 
@@ -89,7 +91,7 @@ def stream(config: StreamConfig, storage: Storage) -> IngestReport:
             loop.add_signal_handler(number, stop.set)
         try:
             feed = connect_live(config.source, Timeframe(config.timeframe))
-            return await stream_bars(config, storage, feed=feed, stop=stop)
+            return await stream_bars(config, storage, feed=feed, stop=stop, committed=committed)
         finally:
             for number, handler in before.items():
                 loop.remove_signal_handler(number)
@@ -108,6 +110,7 @@ async def stream_bars(
     stop: asyncio.Event | None = None,
     clock: Callable[[], float] = time.time,
     poll_s: float = 1.0,
+    committed: Callable[[], None] | None = None,
 ) -> IngestReport:
     """Bring the table up to date over REST, then keep it so from a feed until a limit is reached or `stop` is set.
 
@@ -116,6 +119,8 @@ async def stream_bars(
         fetch: REST, for repairs; None: that of the source, which then also brings the table up to date first.
         clock: seconds since 1970.
         poll_s: how often limits and quiet symbols are looked at.
+        committed: called in a thread of its own, one call at a time, once the table is up to date and after every commit; what it
+            raises ends the stream.
     Returns: what was written, the catching up included.
     Raises:
         ConfigError: the exchange has no such symbol or timeframe.
@@ -133,10 +138,12 @@ async def stream_bars(
         if fetch is None:
             caught_up = await asyncio.to_thread(_catch_up, own, storage, now, stop)
             fetch = _over_rest(config, clock)
+        if committed is not None and table.exists():
+            await asyncio.to_thread(committed)
         writer = RowsWriter(
             table, own.table, source=config.source.source_name, now_utc=now, commit_rows=config.commit_rows
         )
-        streamer = _Streamer(config, writer, feed, fetch, clock)
+        streamer = _Streamer(config, writer, feed, fetch, clock, committed)
         await streamer.run(stop, poll_s)
     finally:
         await feed.close()
@@ -191,8 +198,10 @@ class _Streamer:
         feed: LiveFeed,
         fetch: Fetch,
         clock: Callable[[], float],
+        committed: Callable[[], None] | None,
     ) -> None:
         self.config, self.writer, self.feed, self.fetch, self.clock = config, writer, feed, fetch, clock
+        self.committed = committed
         self.timeframe = Timeframe(config.timeframe)
         step_ms = self.timeframe.seconds * 1000
         known = Known(writer.table, writer.source, step=self.timeframe.delta)
@@ -336,6 +345,8 @@ class _Streamer:
         for frame in frames:
             self.writer.add(frame)
         self.writer.flush()
+        if self.committed is not None:
+            self.committed()
 
 
 def _bar(symbol: str, closed: Closed) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from quantfleet.backtest import targets
 from quantfleet.compiled import compiled
 from quantfleet.ledger import kernel, risk_kernel, terms
 
@@ -22,73 +23,14 @@ __all__ = [
     "EQUITY",
     "FUNDING",
     "HALTED",
-    "INFINITE",
     "INTEREST",
-    "SHORT",
     "STOPS",
-    "TOO_MUCH",
-    "UNLISTED",
     "trade_weights",
 ]
 
-INFINITE, TOO_MUCH, SHORT, UNLISTED = range(1, 5)
-"""Why weights are refused."""
 EQUITY, CASH, BORROW, INTEREST, FUNDING, CALLED, STOPS, HALTED = range(8)
 """Rows of the books."""
 BOOKS = 8
-_ROUNDING = 1e-9
-"""How far above the limit the absolute weights of a row may sum: 1/3 + 1/3 + 1/3 is not always 1."""
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
-def _refusal(weight_S: Any, mark_S: Any, most: float, allow_short: bool) -> Any:
-    """What is wrong with a row of weights, 0 for nothing. Symbols without a price so far have a mark of 0."""
-    total = 0.0
-    infinite = short = unlisted = 0
-    for s in range(weight_S.size):
-        weight = 0.0 if math.isnan(weight_S[s]) else weight_S[s]
-        total += abs(weight)
-        infinite += abs(weight) == math.inf
-        short += weight < 0.0
-        unlisted += (weight != 0.0) & (mark_S[s] == 0.0)
-    if infinite:
-        return INFINITE
-    if total > most + _ROUNDING:
-        return TOO_MUCH
-    if short and not allow_short:
-        return SHORT
-    return UNLISTED if unlisted else 0
-
-
-@njit(cache=True, nogil=True)
-def _size(weight_S: Any, equity: float, units_S: Any, mark_S: Any, band: float, target_S: Any) -> Any:
-    """Write target units at the known closes for the symbols that are decided, and NaN where the change is within the band.
-
-    Returns: how many symbols are decided.
-    """
-    decided = 0
-    for s in range(weight_S.size):
-        weight, mark = weight_S[s], mark_S[s]
-        keep = math.isnan(weight)
-        decided += not keep
-        target = weight * equity / (mark if mark > 0.0 else 1.0)
-        target_S[s] = target_S[s] if keep else target
-    if band > 0.0:
-        for s in range(weight_S.size):
-            weight = weight_S[s]
-            if weight != 0.0 and abs(weight - units_S[s] * mark_S[s] / equity) < band:
-                target_S[s] = np.nan
-    return decided
-
-
-@njit(cache=True, nogil=True)
-def _close_all(units_S: Any, target_S: Any) -> Any:
-    """Replace all waiting orders by those that close the positions; returns how many."""
-    held = 0
-    for s in range(units_S.size):
-        target_S[s] = 0.0 if units_S[s] != 0.0 else np.nan
-        held += units_S[s] != 0.0
-    return held
 
 
 @njit(cache=True, nogil=True)
@@ -110,7 +52,7 @@ def _shut_out(weight_S: Any, units_S: Any, shut_S: Any, target_S: Any) -> Any:
     return closed
 
 
-@compiled(kernel, risk_kernel, terms)
+@compiled(kernel, risk_kernel, targets, terms)
 def trade_weights(
     open_TS: Any,
     close_TS: Any,
@@ -203,14 +145,14 @@ def trade_weights(
             books_KT[HALTED, t], books_KT[STOPS, t] = halt, stopped
         decides = decision < bar_D.size and bar_D[decision] == t
         if decides:
-            refusal = _refusal(weight_DS[decision], mark_S, terms.leverage, rules.allow_short)
+            refusal = targets.find_refusal(weight_DS[decision], mark_S, terms.leverage, rules.allow_short)
             if refusal:
                 return orders, refusal, decision
             for s in range(width):
                 weight_S[s] = weight_DS[decision, s]
             decision += 1
         if ruined or called or halt:
-            waiting = _close_all(units_S, target_S)
+            waiting = targets.close_all(units_S, target_S)
             continue
         if limits is not None:
             if not decides:
@@ -223,5 +165,5 @@ def trade_weights(
                 marks_WS = marks_TS[max(t - limits.window_bars, 0) : t + 1]
                 risk_kernel.shape_weights(weight_S, held_S, marks_WS, terms.leverage, limits)
         if decides:
-            waiting += _size(weight_S, equity, units_S, mark_S, rules.band, target_S)
+            waiting += targets.size_targets(weight_S, equity, units_S, mark_S, rules.band, target_S)
     return orders, 0, -1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,37 @@ import polars as pl
 from quantfleet.compiled import read_only
 from quantfleet.errors import BacktestError, SchemaError, nearest
 
-__all__ = ["BarPanel"]
+__all__ = ["BarPanel", "PriceRows"]
 
 Array = npt.NDArray[np.float64]
 
 _COLUMNS = ("symbol", "timestamp", "open", "close")
+
+
+class PriceRows(Protocol):
+    """What the event engine reads of prices: a `BarPanel`, or rows that are still being added (`events.growing`)."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]: ...
+    @property
+    def time_T(self) -> npt.NDArray[np.datetime64]: ...
+    @property
+    def open_TS(self) -> Array: ...
+    @property
+    def close_TS(self) -> Array: ...
+    @property
+    def marks_TS(self) -> Array: ...
+    @property
+    def volume_TS(self) -> Array | None: ...
+    @property
+    def funding_TS(self) -> Array | None: ...
+    @property
+    def lot_S(self) -> Array | None: ...
+    @property
+    def tick_S(self) -> Array | None: ...
+
+    def require_volume(self) -> None:
+        """See `BarPanel.require_volume`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,10 @@ class PositionPolicy:
                 field="horizon_bars",
             )
 
+    def beyond(self, expected: float) -> bool:
+        """Whether an expected return is far enough from zero to take its side."""
+        return abs(expected) > self.threshold_bps * BPS
+
     def target_weights(self, predictions: pl.DataFrame, prices: BarPanel) -> Array:
         """Turn predictions into weights for `run_backtest`.
 

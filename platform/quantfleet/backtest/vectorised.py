@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantfleet.backtest.config import BacktestConfig
-from quantfleet.backtest.panel import BarPanel
+from quantfleet.backtest.panel import BarPanel, PriceRows
 from quantfleet.backtest.result import BacktestResult, OrderLog
 from quantfleet.compiled import read_only
 from quantfleet.errors import BacktestError
@@ -100,6 +100,7 @@ def _trade(
     name: str, prices: BarPanel, bar_D: npt.NDArray[np.int64], weights_DS: Array, config: BacktestConfig
 ) -> BacktestResult:
     from quantfleet.backtest import loop
+    from quantfleet.backtest.targets import refused_weights
 
     bars, width = prices.close_TS.shape
     if bar_D.ndim != 1 or (len(bar_D) and (bar_D[0] < 0 or bar_D[-1] >= bars)) or (np.diff(bar_D) <= 0).any():
@@ -144,7 +145,7 @@ def _trade(
         units_N,
     )
     if refusal:
-        raise _refused(name, prices, config, int(bar_D[decision]), weights_DS[decision], refusal)
+        raise refused_weights(name, prices, config, int(bar_D[decision]), weights_DS[decision], refusal)
     return BacktestResult(
         prices=prices,
         terms=terms,
@@ -161,7 +162,7 @@ def _trade(
     )
 
 
-def terms_of(config: BacktestConfig, prices: BarPanel) -> Terms:
+def terms_of(config: BacktestConfig, prices: PriceRows) -> Terms:
     """The terms on which these symbols trade.
 
     Raises: BacktestError: the costs have an impact and the panel no volumes, or wrong ones.
@@ -175,24 +176,7 @@ def terms_of(config: BacktestConfig, prices: BarPanel) -> Terms:
     )
 
 
-def _steps(own_S: Array | None, common: float, prices: BarPanel) -> Array:
+def _steps(own_S: Array | None, common: float, prices: PriceRows) -> Array:
     if own_S is not None:
         return read_only(np.asarray(own_S, dtype=np.float64))
     return read_only(np.full(len(prices.symbols), common)) if common else FREE_UNITS
-
-
-def _refused(
-    name: str, prices: BarPanel, config: BacktestConfig, bar: int, weight_S: Array, refusal: int
-) -> BacktestError:
-    from quantfleet.backtest import loop
-
-    why = {
-        loop.INFINITE: "are infinite. A weight is a share of the capital.",
-        loop.TOO_MUCH: "sum to more than the whole capital"
-        + (f" times backtest.leverage={config.leverage:g}" if config.leverage > 1.0 else "; there is no leverage")
-        + f". Keep the sum of absolute weights at or below {config.leverage:g}.",
-        loop.SHORT: "go short on a long-only account. Set allow_short, or use long_flat.",
-        loop.UNLISTED: "ask for a symbol before its first bar. Use NaN or 0 until it has a price.",
-    }[refusal]
-    row = ", ".join(f"{s} {w:.6g}" for s, w in zip(prices.symbols, weight_S, strict=True) if w == w and w)
-    return BacktestError(f"{name}: weights at {prices.time_T[bar]} ({row}) {why}", strategy=name, bar=bar)

@@ -1,4 +1,4 @@
-"""Training rows out of a chunk store, streamed or as a sample of bounded size; validation and test are never read.
+"""Training rows out of a chunk store, streamed or as a sample of bounded size; only `segment_rows` reads validation and test.
 
 A training row is a target of the training segment that counts (its mask is true): its own features, not its window's, and
 its labels.
@@ -15,10 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from quantfleet.chance import random_keys
-from quantfleet.contracts import Scaler, TrainingData
+from quantfleet.contracts import Scaler, Segment, TrainingData
 from quantfleet.errors import ConfigError, EmptyTableError
 
-__all__ = ["RowSample", "TrainingRows", "sample_training_rows", "training_rows", "training_rows_by_symbol"]
+__all__ = [
+    "RowSample",
+    "TrainingRows",
+    "sample_training_rows",
+    "segment_rows",
+    "training_rows",
+    "training_rows_by_symbol",
+]
 
 _BATCH_CHUNKS = 64
 
@@ -42,8 +49,13 @@ class TrainingRows:
 
 def training_rows(data: TrainingData, *, scaler: Scaler | None = None) -> Iterator[TrainingRows]:
     """Stream the training rows in order of symbol and time, scaled if a scaler is given. Memory: one batch of 64 chunks."""
+    yield from segment_rows(data, "train", scaler=scaler)
+
+
+def segment_rows(data: TrainingData, segment: Segment, *, scaler: Scaler | None = None) -> Iterator[TrainingRows]:
+    """The same of another segment: to judge by, never to fit anything on."""
     C, L = data.spec.chunk_bars, data.spec.lookback_bars
-    for batch in data.read("train", batch_chunks=_BATCH_CHUNKS):
+    for batch in data.read(segment, batch_chunks=_BATCH_CHUNKS):
         mask_BC = batch.mask_BC
         x_BTF = batch.x_BTF if scaler is None else scaler.apply_batch(batch.x_BTF, batch.symbol_id_B)
         yield TrainingRows(

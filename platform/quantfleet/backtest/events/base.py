@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -166,6 +166,18 @@ class Strategy(ABC):
     def manage_risk(self, view: MarketView) -> Decision:
         """What else to order or to cancel, asked right after `generate_signals`; its weights replace those of the same symbols."""
         return None
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers from call to call, as JSON values (numbers, texts, lists, mappings with texts as keys).
+
+        Paper trading keeps it after every bar, and gives it to `restore` when it goes on. By default every attribute; override both
+        methods where one is none of these, or is no memory.
+        """
+        return dict(vars(self))
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        vars(self).update(state)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from quantfleet.backtest.config import BacktestConfig
 from quantfleet.backtest.events.base import Fill
 from quantfleet.backtest.events.orders import Chance
-from quantfleet.backtest.panel import BarPanel
+from quantfleet.backtest.panel import PriceRows
 from quantfleet.backtest.vectorised import terms_of
 from quantfleet.ledger.terms import FREE_UNITS
 
@@ -28,7 +28,7 @@ _YEAR_US = 365.0 * 86_400e6
 class Books:
     """Cash, positions and the log of one account. Not thread-safe; owned by its engine."""
 
-    def __init__(self, prices: BarPanel, config: BacktestConfig) -> None:
+    def __init__(self, prices: PriceRows, config: BacktestConfig) -> None:
         width = len(prices.symbols)
         self.prices = prices
         self.config = config

@@ -68,55 +68,72 @@ class EventEngine:
         self.strategy = strategy
         self.config = config
         self.execution = execution
-        self._time_us: list[int] = source.prices.time_T.astype("datetime64[us]").astype(np.int64).tolist()
-        self.known_us = [time + source.known_after_us for time in self._time_us]
+        self.rows = 0
+        """How many were taken."""
+        self._time_us: list[int] = []
+        self.known_us: list[int] = []
         """When each row is known: the end of the bar, the time of the events."""
-        self._books = Books(source.prices, config)
-        self._market = Market(self._books, execution)
-        self._working: list[Working] = []
-        self._by_id: dict[str, Working] = {}
-        self._arriving: deque[tuple[int, Working | Cancel | Array]] = deque()
-        self._ruined = False
-        self._calls: list[int] = []
-        self._view = MarketView(self)
+        self.books = Books(source.prices, config)
+        self.market = Market(self.books, execution)
+        self.working: list[Working] = []
+        """Every order, by number."""
+        self.by_id: dict[str, Working] = {}
+        self.arriving: deque[tuple[int, Working | Cancel | Array]] = deque()
+        self.ruined = False
+        self.calls: list[int] = []
+        self.view = MarketView(self)
+        self.see_rows()
 
     @property
     def units_S(self) -> Array:
         """Positions."""
-        return self._books.units_S
+        return self.books.units_S
 
     @property
     def cash(self) -> float:
         """Money that is not in positions."""
-        return self._books.cash
+        return self.books.cash
 
     def equity_at(self, t: int) -> float:
         """Cash plus positions at the last known prices of a row."""
-        if not self._books.held:
-            return self._books.cash
-        return self._books.see(self.source.prices.close_TS[t])
+        if not self.books.held:
+            return self.books.cash
+        return self.books.see(self.source.prices.marks_TS[t])
 
     def open_orders(self) -> tuple[Working, ...]:
         """Orders on their way or waiting."""
-        return tuple(w for w in self._by_id.values() if w.status is OrderStatus.OPEN)
+        return tuple(w for w in self.by_id.values() if w.status is OrderStatus.OPEN)
 
     def fills_of(self, t: int) -> tuple[Fill, ...]:
         """Fills of the row that just ended."""
-        fills = self._books.fills
+        fills = self.books.fills
         first = len(fills)
         while first and fills[first - 1].row == t:
             first -= 1
         return tuple(fills[first:])
 
+    def see_rows(self) -> None:
+        """Learn of rows that the source has got since it was last asked."""
+        new_T = self.source.prices.time_T[len(self._time_us) :].astype("datetime64[us]").astype(np.int64)
+        self._time_us += new_T.tolist()
+        self.known_us += (new_T + self.source.known_after_us).tolist()
+        self.view.look_at(self.source)
+
     def run(self) -> EventResult:
         """Take every row in turn."""
-        books, market, view, arriving = self._books, self._market, self._view, self._arriving
-        closes_TS, time_us = self.source.prices.close_TS, self._time_us
+        self.advance()
+        return self.result()
+
+    def advance(self) -> None:
+        """Take every row that was not taken yet. After an error of the strategy the engine is of no use any more."""
+        books, market, view, arriving = self.books, self.market, self.view, self.arriving
+        marks_TS, time_us = self.source.prices.marks_TS, self._time_us
         match = self._matcher()
         decide = self.strategy.generate_signals
         accrues, watched = books.accrues, books.watched
         manages = type(self.strategy).manage_risk is not Strategy.manage_risk
-        for t, now_us in enumerate(time_us):
+        for t in range(self.rows, len(time_us)):
+            now_us = time_us[t]
             if accrues and (books.held or books.cash < 0.0):
                 books.accrue(t, now_us - time_us[max(t - 1, 0)])
             while arriving and arriving[0][0] <= now_us:
@@ -125,8 +142,8 @@ class EventEngine:
                 market.expire(now_us // _DAY_US)
                 match(t)
             closing = False
-            if watched and (books.held or books.cash <= 0.0 or self._ruined):
-                closing = self._call(t, books.see(closes_TS[t]))
+            if watched and (books.held or books.cash <= 0.0 or self.ruined):
+                closing = self._call(t, books.see(marks_TS[t]))
             view._t = t
             decision = decide(view)
             if decision is not None:
@@ -135,10 +152,10 @@ class EventEngine:
                 decision = self.strategy.manage_risk(view)
                 if decision is not None:
                     self._take(decision, t, closing)
-        return self._result()
+        self.rows = len(time_us)
 
     def _matcher(self) -> Callable[[int], None]:
-        source, market = self.source, self._market
+        source, market = self.source, self.market
         if isinstance(source, BarEvents):
             return lambda t: market.match_bar(t, source)
         if isinstance(source, QuoteEvents):
@@ -147,21 +164,21 @@ class EventEngine:
 
     def _call(self, t: int, equity: float) -> bool:
         """Close everything at the next prices where the equity is too low; returns whether that is so."""
-        from quantfleet.backtest import loop
+        from quantfleet.backtest import targets
 
-        called = self._books.called(equity)
-        self._ruined = self._ruined or equity <= 0.0
+        called = self.books.called(equity)
+        self.ruined = self.ruined or equity <= 0.0
         if called:
-            self._calls.append(t)
-        if not (called or self._ruined):
+            self.calls.append(t)
+        if not (called or self.ruined):
             return False
-        for w in self._by_id.values():
+        for w in self.by_id.values():
             w.status = OrderStatus.CANCELLED if w.status is OrderStatus.OPEN else w.status
-        self._by_id.clear()
-        self._arriving.clear()
-        self._market.cancel_all()
-        loop._close_all(self._books.units_S, self._market.target_S)
-        self._market.tidy()
+        self.by_id.clear()
+        self.arriving.clear()
+        self.market.cancel_all()
+        targets.close_all(self.books.units_S, self.market.target_S)
+        self.market.tidy()
         return True
 
     def _take(self, decision: Decision, t: int, closing: bool) -> None:
@@ -172,7 +189,7 @@ class EventEngine:
         if isinstance(decision, np.ndarray | Mapping):
             targets_S = self._targets(decision, t)
             if not closing:
-                self._arriving.append((arrives_us, targets_S))
+                self.arriving.append((arrives_us, targets_S))
             return
         if not isinstance(decision, Sequence):
             raise BacktestError(
@@ -181,14 +198,14 @@ class EventEngine:
             )
         for wish in decision:
             if isinstance(wish, Cancel):
-                self._arriving.append((arrives_us, wish))
+                self.arriving.append((arrives_us, wish))
             elif isinstance(wish, Order):
                 w = self._accepted(wish, t, arrives_us)
                 if closing:
                     w.status = OrderStatus.CANCELLED
                 else:
-                    self._by_id[w.id] = w
-                    self._arriving.append((arrives_us, w))
+                    self.by_id[w.id] = w
+                    self.arriving.append((arrives_us, w))
             else:
                 raise BacktestError(
                     f"the strategy answered {wish!r} among its orders at row {t}; give Order or Cancel. Target weights are an "
@@ -198,8 +215,8 @@ class EventEngine:
 
     def _accepted(self, order: Order, t: int, arrives_us: int) -> Working:
         """Number an order and size it with what is known at a row."""
-        s = self._view.number(order.symbol)
-        mark = self._view.price(s)
+        s = self.view.number(order.symbol)
+        mark = self.view.price(s)
         if mark == 0.0:
             raise BacktestError(
                 f"an order of {order.symbol} at row {t}, before its first price; wait until it has one.", row=t
@@ -207,14 +224,14 @@ class EventEngine:
         units = order.units
         if units is None:
             units = float(order.weight or 0.0) * self.equity_at(t) / mark
-        name = str(len(self._working) + 1) if order.id is None else order.id
-        if name in self._by_id and self._by_id[name].status is OrderStatus.OPEN:
+        name = str(len(self.working) + 1) if order.id is None else order.id
+        if name in self.by_id and self.by_id[name].status is OrderStatus.OPEN:
             raise BacktestError(f"there is an open order {name!r} already; give each an id of its own.", row=t)
-        w = Working(order, name=name, s=s, units=units, decided_row=t, arrives_us=arrives_us)
-        ticks_S = self._books.taker.tick_S
+        w = Working(order, number=len(self.working), name=name, s=s, units=units, decided_row=t, arrives_us=arrives_us)
+        ticks_S = self.books.taker.tick_S
         if w.limit is not None and ticks_S.size:
             w.limit = on_the_safe_tick(units > 0.0, w.limit, float(ticks_S[s]))
-        self._working.append(w)
+        self.working.append(w)
         return w
 
     def _targets(self, decision: Mapping[str, float] | Array, t: int) -> Array:
@@ -222,15 +239,14 @@ class EventEngine:
 
         What is decided and yet not traded, being within the band, is infinite: it only takes back what still waits.
         """
-        from quantfleet.backtest import loop
-        from quantfleet.backtest.vectorised import _refused
+        from quantfleet.backtest import targets
 
-        books, prices = self._books, self.source.prices
+        books, prices = self.books, self.source.prices
         width = len(prices.symbols)
         if isinstance(decision, Mapping):
             weight_S = np.full(width, np.nan)
             for name, weight in decision.items():
-                weight_S[self._view.number(name)] = weight
+                weight_S[self.view.number(name)] = weight
         else:
             weight_S = np.array(decision, dtype=np.float64)
         if weight_S.shape != (width,):
@@ -238,35 +254,36 @@ class EventEngine:
                 f"the strategy answered weights of shape {weight_S.shape} at row {t}; there are {width} symbols: ({width},).",
                 row=t,
             )
-        equity = books.see(prices.close_TS[t])
-        refusal = loop._refusal(weight_S, books.mark_S, books.taker.leverage, self.config.allow_short)
+        equity = books.see(prices.marks_TS[t])
+        refusal = targets.find_refusal(weight_S, books.mark_S, books.taker.leverage, self.config.allow_short)
         if refusal:
-            raise _refused(type(self.strategy).__name__, prices, self.config, t, weight_S, refusal)
+            raise targets.refused_weights(type(self.strategy).__name__, prices, self.config, t, weight_S, refusal)
         target_S = np.full(width, np.nan)
-        loop._size(weight_S, equity, books.units_S, books.mark_S, self.config.rebalance_band, target_S)
+        targets.size_targets(weight_S, equity, books.units_S, books.mark_S, self.config.rebalance_band, target_S)
         target_S[np.isnan(target_S) & ~np.isnan(weight_S)] = np.inf
         return target_S
 
     def _arrive(self, item: Working | Cancel | Array) -> None:
-        market = self._market
+        market = self.market
         if isinstance(item, Working):
             if item.status is OrderStatus.OPEN:
                 market.resting[item.s].append(item)
                 market.count += 1
         elif isinstance(item, Cancel):
-            w = self._by_id.get(item.id)
+            w = self.by_id.get(item.id)
             if w is not None and w.status is OrderStatus.OPEN:
                 w.status = OrderStatus.CANCELLED
         else:
             decided_S = ~np.isnan(item)
             market.target_S[decided_S] = np.where(np.isinf(item), np.nan, item)[decided_S]
             market.count += int(decided_S.sum())
-        if len(self._by_id) > 64:
-            self._by_id = {name: w for name, w in self._by_id.items() if w.status is OrderStatus.OPEN}
+        if len(self.by_id) > 64:
+            self.by_id = {name: w for name, w in self.by_id.items() if w.status is OrderStatus.OPEN}
 
-    def _result(self) -> EventResult:
-        books, prices = self._books, self.source.prices
-        rows = len(self._time_us)
+    def result(self) -> EventResult:
+        """The books of all rows taken so far."""
+        books, prices = self.books, self.source.panel()
+        rows = self.rows
         changes = np.array([row for row, _ in books.cash_changes])
         cash_T = np.array([cash for _, cash in books.cash_changes])[
             np.searchsorted(changes, np.arange(rows), side="right") - 1
@@ -275,7 +292,7 @@ class EventEngine:
         for row, *paid in books.charges:
             charged[:, row] = paid
         called_T = np.zeros(rows, dtype=np.bool_)
-        called_T[np.array(self._calls, dtype=np.int64)] = True
+        called_T[np.array(self.calls, dtype=np.int64)] = True
         fills = books.fills
         orders = OrderLog(
             fills_T=np.bincount(np.array([fill.row for fill in fills], dtype=np.int64), minlength=rows),
@@ -305,7 +322,7 @@ class EventEngine:
                 commission_N=np.array([fill.commission for fill in fills], dtype=np.float64),
                 maker_N=np.array([fill.maker for fill in fills], dtype=np.bool_),
             ),
-            working=tuple(self._working),
+            working=tuple(self.working),
         )
 
 

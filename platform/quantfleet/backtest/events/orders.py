@@ -33,6 +33,7 @@ class Working:
         "fresh",
         "id",
         "limit",
+        "number",
         "order",
         "s",
         "status",
@@ -41,8 +42,12 @@ class Working:
         "units",
     )
 
-    def __init__(self, order: Order, *, name: str, s: int, units: float, decided_row: int, arrives_us: int) -> None:
+    def __init__(
+        self, order: Order, *, number: int, name: str, s: int, units: float, decided_row: int, arrives_us: int
+    ) -> None:
         self.order = order
+        self.number = number
+        """How many orders were given before it."""
         self.id = name
         self.s = s
         """Column of its symbol."""

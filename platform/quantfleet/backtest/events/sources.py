@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from quantfleet.backtest.events.base import BarEvent, BookEvent, Event, TradeEvent
-from quantfleet.backtest.panel import BarPanel
+from quantfleet.backtest.panel import BarPanel, PriceRows
 from quantfleet.backtest.result import utc
 from quantfleet.contracts import validate_book, validate_trades
 from quantfleet.errors import BacktestError, BookError, SchemaError, nearest
@@ -39,7 +39,7 @@ class Quote:
 class EventSource(ABC):
     """Rows of events on one calendar."""
 
-    prices: BarPanel
+    prices: PriceRows
     """The rows as prices: what positions are marked at."""
     high_TS: Array
     low_TS: Array
@@ -50,14 +50,29 @@ class EventSource(ABC):
     def events(self, t: int) -> tuple[Event, ...]:
         """The events of a row."""
 
+    def panel(self) -> BarPanel:
+        """The rows that a result is about."""
+        assert isinstance(self.prices, BarPanel)
+        return self.prices
+
 
 class BarEvents(EventSource):
     """Bars with their range. Orders see the open, then the range: stops first, then limits."""
 
-    def __init__(self, prices: BarPanel, *, high_TS: Array | None = None, low_TS: Array | None = None) -> None:
+    def __init__(
+        self,
+        prices: BarPanel,
+        *,
+        high_TS: Array | None = None,
+        low_TS: Array | None = None,
+        bar_us: int | None = None,
+    ) -> None:
         """Take a panel; without highs and lows a bar has gone from its open to its close and nowhere else.
 
-        Raises: BacktestError: highs or lows of another shape, missing where there is a bar, or inside the bar's open and close.
+        Args:
+            bar_us: length of a bar, microseconds; None takes the smallest step between two.
+        Raises: BacktestError: highs or lows of another shape, missing where there is a bar, or inside the bar's open and close;
+            bars longer than the step between two.
         """
         self.prices = prices
         top_TS, bottom_TS = np.fmax(prices.open_TS, prices.close_TS), np.fmin(prices.open_TS, prices.close_TS)
@@ -77,12 +92,20 @@ class BarEvents(EventSource):
                 f"open {prices.open_TS[t, s]} and close {prices.close_TS[t, s]}; high and low must hold the others.",
                 symbol=prices.symbols[s],
             )
-        self.known_after_us = int(np.diff(prices.time_T.astype("datetime64[us]").astype(np.int64)).min())
+        step_us = int(np.diff(prices.time_T.astype("datetime64[us]").astype(np.int64)).min())
+        self.known_after_us = step_us if bar_us is None else bar_us
+        if not 0 < self.known_after_us <= step_us:
+            raise BacktestError(
+                f"bar_us={bar_us} does not fit bars that open {step_us} microseconds after each other; a bar has ended when "
+                "the next one opens."
+            )
 
     @classmethod
-    def from_bars(cls, bars: pl.DataFrame) -> BarEvents:
+    def from_bars(cls, bars: pl.DataFrame, *, bar_us: int | None = None) -> BarEvents:
         """Take a table of bars: columns symbol, timestamp (UTC), open, high, low, close, and volume where it is known.
 
+        Args:
+            bar_us: as above.
         Raises: SchemaError: a column is missing. BacktestError: see `BarPanel.from_bars`, or a high below the close.
         """
         for name in ("high", "low"):
@@ -90,7 +113,7 @@ class BarEvents(EventSource):
                 raise SchemaError(f"bars have no column {name!r}.{nearest(name, bars.columns)}", column=name)
         prices = BarPanel.from_bars(bars)
         ranges = BarPanel.from_bars(bars.select("symbol", "timestamp", open="high", close="low"))
-        return cls(prices, high_TS=ranges.open_TS, low_TS=ranges.close_TS)
+        return cls(prices, high_TS=ranges.open_TS, low_TS=ranges.close_TS, bar_us=bar_us)
 
     def require_volume(self) -> None:
         """Raises: BacktestError: a bar has no volume, which a share of it cannot be taken of."""

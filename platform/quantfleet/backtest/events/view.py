@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from quantfleet.backtest.events.base import Event, Fill
     from quantfleet.backtest.events.engine import EventEngine
     from quantfleet.backtest.events.orders import Working
+    from quantfleet.backtest.events.sources import EventSource
 
 __all__ = ["Known", "MarketView"]
 
@@ -77,14 +78,17 @@ class MarketView:
     __slots__ = ("_engine", "_marks", "_row_S", "_t", "_width", "close", "high", "low", "open", "symbols", "volume")
 
     def __init__(self, engine: EventEngine) -> None:
-        source = engine.source
-        prices = source.prices
         self._engine = engine
         self._t = -1
-        self._width = len(prices.symbols)
-        self._marks = memoryview(np.ascontiguousarray(prices.marks_TS).tobytes()).cast("d")
-        self._row_S = {name: s for s, name in enumerate(prices.symbols)}
-        self.symbols = prices.symbols
+        self.symbols = engine.source.prices.symbols
+        self._width = len(self.symbols)
+        self._row_S = {name: s for s, name in enumerate(self.symbols)}
+        self.look_at(engine.source)
+
+    def look_at(self, source: EventSource) -> None:
+        """Take the columns as they are now: the engine's, after rows were added."""
+        prices = source.prices
+        self._marks = np.ascontiguousarray(prices.marks_TS).reshape(-1).data
         self.open = Known("open", prices.open_TS, self)
         self.high = Known("high", source.high_TS, self)
         self.low = Known("low", source.low_TS, self)
@@ -102,6 +106,11 @@ class MarketView:
         """The moment of the decision: the end of the bar, or the time of the events. UTC."""
         now: np.datetime64 = np.datetime64(self._engine.known_us[self._t], "us")
         return now
+
+    @property
+    def times(self) -> npt.NDArray[np.datetime64]:
+        """Open of every bar so far (or time of the events), UTC, shape (t + 1,); cannot be written to."""
+        return read_only(self._engine.source.prices.time_T[: self._t + 1])
 
     def price(self, symbol: int = 0) -> float:
         """Last known price of a symbol, by number; 0 before its first. The fast way to one number.

@@ -12,7 +12,7 @@ __all__ = ["report_data"]
 
 
 def report_data(inputs: ReportInputs) -> Any:
-    """Decision, scores, reasons, verdict, parts, costs, delays and audit of a report; what is not known is null.
+    """Decision, scores, reasons, verdict, input shift, parts, costs, delays and audit of a report; what is not known is null.
 
     Curves and features are left out: they are tables of the run.
     """
@@ -39,6 +39,7 @@ def report_data(inputs: ReportInputs) -> Any:
                 for page in inputs.models
             ],
             "together": inputs.verdict,
+            "input_shift": inputs.input_shift,
             "test_looks": inputs.looks,
             "audit": list(inputs.audit),
             "notes": list(inputs.notes),

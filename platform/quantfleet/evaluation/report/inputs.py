@@ -112,6 +112,8 @@ class ReportInputs:
     """`RunVerdict` as plain data: all candidates against the best naive model; None where nothing could be compared."""
     looks: int = 0
     """Evaluations of this test period so far; 0 where nobody counted."""
+    input_shift: Mapping[str, Any] | None = None
+    """`InputShift` as plain data; None where there were too few rows to compare."""
     audit: tuple[Mapping[str, Any], ...] = ()
     """Findings of the leakage audit as plain data; empty where none was made."""
 

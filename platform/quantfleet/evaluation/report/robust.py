@@ -47,7 +47,7 @@ def robust_section(inputs: ReportInputs) -> dict[str, Any]:
         "rolling": rolling_sharpe(inputs),
         "distribution": bootstrap_distribution(inputs),
         "panels": panels(inputs),
-        "verdict": _verdict(inputs),
+        "verdict": [*_verdict(inputs), *_shift(inputs.input_shift)],
         "verdict_rows": _verdict_rows(inputs),
         "heat_name": None if best is None else best.name,
         "heat": [] if best is None else _heat(best),
@@ -78,6 +78,24 @@ def _verdict(inputs: ReportInputs) -> list[str]:
         f"{percent(next(iter(found['models'].values()))['power'], 0)} of the time.",
     ]
     return lines
+
+
+def _shift(found: Mapping[str, Any] | None) -> list[str]:
+    """Sentences on what the models were asked about in the test period."""
+    if not found:
+        return []
+    worst_time, worst = max(found["out_by_part"], key=lambda part: part[1])
+    moved = ", ".join(f"{name} by {number(by, 1)}" for name, by in found["moved"][:3])
+    where = (
+        f", most of them, {percent(worst, 0)} of a tenth of the period, from {worst_time[:10]} on"
+        if worst > 0.0
+        else ""
+    )
+    return [
+        f"{percent(found['out_share'])} of the test inputs are out of the training distribution (1% where nothing moved){where}.",
+        f"A classifier tells unseen test inputs from training inputs with an AUC of {number(found['auc'])} (0.5 is not at all; p = "
+        f"{number(found['auc_p'], 3)}). In standard deviations moved most: {moved}.",
+    ]
 
 
 def _verdict_rows(inputs: ReportInputs) -> list[tuple[str, list[tuple[str, Cell]]]]:
