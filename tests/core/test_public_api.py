@@ -209,6 +209,7 @@ PUBLIC = {
         "WeightsConfig", "average_uniqueness", "concurrency", "return_attribution", "sequential_bootstrap", "time_decay",
     ],
     "quantfleet_jobs": [],
+    "quantfleet_jobs.bench": [],
 }  # fmt: skip
 
 

@@ -276,7 +276,7 @@ def test_submit_names_the_jobs_there_are(recipe: str, run: Callable[..., Result]
 def test_every_job_that_can_be_submitted_is_a_module_with_a_main(run: Callable[..., Result]):
     said = one_error(run("submit", "?", "quickstart"), "ConfigError")
     jobs = said.partition("Jobs: ")[2].rstrip(".").split(", ")
-    assert len(jobs) == len(set(jobs)) == 19
+    assert len(jobs) == len(set(jobs)) == 20
     for job in jobs:
         source = Path(str(importlib.import_module(f"quantfleet_jobs.{job}").__file__)).read_text()
         assert 'if __name__ == "__main__":' in source, job
