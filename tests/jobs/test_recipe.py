@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from support.recipes import NAIVE, REPOSITORY, small_recipe, tiny_hybrid, write_recipe
 
+from quantfleet.contracts import MODELS, ModelConfig
 from quantfleet.errors import ConfigError, UnknownPluginError
+from quantfleet.plugins import load_plugins
 from quantfleet.storage import Storage, StorageConfig, TableVersion
 from quantfleet_jobs.inputs import open_bars
-from quantfleet_jobs.recipe import Recipe, find_recipe, load_recipe
+from quantfleet_jobs.recipe import BUILT_IN_PLUGINS, Recipe, find_recipe, load_recipe
 from quantfleet_jobs.record import StageRecord
 
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "jobs" / "recipes").glob("*.yaml"))
@@ -55,6 +57,17 @@ def test_a_shipped_recipe_loads_and_names_its_run_after_itself(name: str):
     resolved = load_recipe(name, environ={})
     assert resolved.value.run.name == name
     assert resolved.file == REPOSITORY / "jobs" / "recipes" / f"{name}.yaml"
+
+
+def test_every_model_there_is_has_a_recipe_that_trains_it():
+    load_plugins(BUILT_IN_PLUGINS)
+
+    def kinds(model: ModelConfig) -> set[str]:
+        inner = [*getattr(model, "members", ()), *([model.model] if hasattr(model, "model") else [])]
+        return {model.kind}.union(*map(kinds, inner))
+
+    shown = {kind for name in SHIPPED for model in load_recipe(name, environ={}).value.models for kind in kinds(model)}
+    assert {name for name in MODELS.names() if MODELS.get(name).__module__.startswith("quantfleet_models.")} <= shown
 
 
 def test_the_quickstart_trains_a_deep_a_boosted_and_three_naive_models():
