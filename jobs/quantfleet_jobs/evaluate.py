@@ -13,6 +13,7 @@ from quantfleet.evaluation.inference import RunVerdict, judge
 from quantfleet.evaluation.plain import json_ready
 from quantfleet.registry.looks import Look, LookLog
 from quantfleet.storage import Storage
+from quantfleet_jobs.attacks import attack_stored
 from quantfleet_jobs.backtest import trading_columns
 from quantfleet_jobs.input_shift import period_shift
 from quantfleet_jobs.inputs import chunk_store, read_predictions, split_plan
@@ -40,9 +41,15 @@ def _work(context: StageContext) -> StageOutput:
         context.progress.update(f"{model.label} at other costs and delays")
         positions = context.storage.read_parquet(context.output("backtest", "models")[model.label]["test"]["positions"])
         details[model.label] = context.path("evaluation", f"{model.label}_detail.json")
-        context.storage.write_text(
-            details[model.label], json.dumps(json_ready(period.detail(views["test"], positions)), indent=1)
-        )
+        detail = period.detail(views["test"], positions)
+        if recipe.attacks is not None:
+            context.progress.update(f"{model.label} under attack")
+            trained = context.output("train", "models")[model.label]
+            detail["attacks"] = attack_stored(
+                context.storage, trained["artifact"], trained["digest"], chunk_store(context), recipe.attacks,
+                horizon_bars=recipe.policy.horizon_bars, seed=recipe.run.seed,
+            )  # fmt: skip
+        context.storage.write_text(details[model.label], json.dumps(json_ready(detail), indent=1))
         sharpes[model.label] = scores["test"].get("sharpe", math.nan)
     context.progress.update("test inputs against those of training")
     shift = context.path("evaluation", "input_shift.json")
@@ -109,7 +116,7 @@ STAGE = Stage(
     name="evaluate",
     help="Score every model after costs on the untouched test period, against the naive models.",
     needs=("ingest", "quality", "split", "train", "backtest"),
-    settings=("metrics", "market", "policy", "backtest", "run.seed"),
+    settings=("metrics", "market", "policy", "backtest", "attacks", "run.seed"),
     work=_work,
     also=needs_funding,
 )

@@ -18,6 +18,7 @@ from quantfleet.config import Resolved, load_config
 from quantfleet.contracts import BAR_COLUMNS, DataSpec, FeatureSet, ModelConfig, SplitterConfig
 from quantfleet.errors import ConfigError, nearest
 from quantfleet.evaluation import MetricConfig
+from quantfleet.evaluation.adversarial import AttackConfig
 from quantfleet.evaluation.audit import AuditConfig
 from quantfleet.evaluation.builtin import (
     DirectionalAccuracyMetric,
@@ -194,6 +195,8 @@ class Recipe:
     gates: tuple[GateConfig, ...] = field(default_factory=default_gates)
     audit: AuditConfig = field(default_factory=AuditConfig)
     """What `quantfleet audit` looks at and does not believe."""
+    attacks: AttackConfig | None = None
+    """How `evaluate` attacks the inputs of torch models; None: it does not, for it takes minutes."""
     bench: BenchConfig = field(default_factory=BenchConfig)
     """How `quantfleet bench models` compares the models."""
     predict: PredictConfig = field(default_factory=PredictConfig)

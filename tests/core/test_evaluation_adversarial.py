@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from quantfleet.evaluation.adversarial import carlini_wagner, fgsm, pgd
+from quantfleet.errors import ConfigError
+from quantfleet.evaluation.adversarial import AttackConfig, carlini_wagner, fgsm, pgd, resistance
 
 WEIGHT = torch.tensor([[1.0, -2.0], [0.5, 0.25]], dtype=torch.float64)
 
@@ -77,3 +78,27 @@ def test_the_model_keeps_its_gradients_to_itself():
 def test_steps_that_go_nowhere_are_refused(options: dict[str, float]):
     with pytest.raises(ValueError, match="must be above 0"):
         pgd(linear, inputs(1), **options)  # type: ignore[arg-type]
+
+
+def test_resistance_sets_attacks_beside_chance():
+    x = inputs(400)
+    found = resistance(linear, x, AttackConfig(sizes=(0.1, 0.5), searched_windows=20), seed=1)
+    assert found.windows == 400
+    for one in found.turned:
+        closed_form = float((linear(x).abs() < one.size * 3.75).double().mean())
+        assert (one.fgsm, one.pgd) == pytest.approx((closed_form, closed_form))
+        assert one.noise < one.fgsm, "chance seldom finds the worst direction"
+    assert found.turned[0].pgd < found.turned[1].pgd
+    distance = (linear(x[::20]).abs() / WEIGHT.norm()).median() / 2.0
+    assert found.shortest == pytest.approx(float(distance), rel=0.1), "per input, of which there are four"
+
+
+def test_without_a_search_there_is_no_shortest_change():
+    found = resistance(linear, inputs(10), AttackConfig(searched_windows=0), seed=1)
+    assert found.shortest != found.shortest
+
+
+@pytest.mark.parametrize("sizes", [(), (0.1, 0.0), (float("nan"),)])
+def test_sizes_that_are_none_are_refused(sizes: tuple[float, ...]):
+    with pytest.raises(ConfigError, match=r"attacks\.sizes"):
+        AttackConfig(sizes=sizes)

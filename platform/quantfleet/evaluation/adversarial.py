@@ -8,14 +8,19 @@ turn than another, at sizes that data errors have (a tenth of a standard deviati
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from quantfleet.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Attack", "carlini_wagner", "fgsm", "pgd"]
+__all__ = ["Attack", "AttackConfig", "Resistance", "Turned", "carlini_wagner", "fgsm", "pgd", "resistance"]
 
 Forecast = Callable[["Tensor"], "Tensor"]
 """Inputs (N, ...) to one forecast each, (N,), differentiable, with nothing random in it: a network in `eval()`."""
@@ -112,6 +117,72 @@ def carlini_wagner(
         low_N = torch.where(turned_N, low_N, torch.maximum(low_N, weight_N))
         weight_N = torch.where(torch.isinf(high_N), weight_N * 10.0, (low_N + high_N) / 2.0)
     return Attack(best.detach(), torch.isfinite(size_N), size_N)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttackConfig:
+    """How much a model is attacked."""
+
+    windows: Annotated[int, Field(ge=1)] = 256
+    """Spread evenly over the test period."""
+    sizes: tuple[float, ...] = (0.05, 0.1, 0.25)
+    """Largest change of any input, in standard deviations of training."""
+    searched_windows: Annotated[int, Field(ge=0)] = 32
+    """Of the windows, for how many the shortest change is searched (Carlini and Wagner); it costs 600 passes each."""
+
+    def __post_init__(self) -> None:
+        if not self.sizes or any(not (math.isfinite(size) and size > 0.0) for size in self.sizes):
+            raise ConfigError(f"attacks.sizes={list(self.sizes)} must be at least one number above 0.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turned:
+    """Shares of windows whose forecast changes its sign when inputs change by a size at most."""
+
+    size: float
+    noise: float
+    """By chance: every input up or down by the size. What the attacks are to be compared with."""
+    fgsm: float
+    pgd: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resistance:
+    """How easily a model's forecasts turn."""
+
+    windows: int
+    turned: tuple[Turned, ...]
+    shortest: float
+    """Median Euclidean length of the shortest change found, over the root of the number of inputs: so much a change is per input.
+    NaN where none was searched, infinite where fewer than half could be turned."""
+
+
+def resistance(forecast: Forecast, x: Tensor, config: AttackConfig, *, seed: int) -> Resistance:
+    """Attack a model at windows of its own.
+
+    Args:
+        forecast: differentiable, see above.
+        x: standardised inputs, (N, L, F).
+    """
+    import torch
+
+    generator, side_N = torch.Generator().manual_seed(seed), _side(forecast, x)
+    turned = []
+    for size in config.sizes:
+        signs = torch.randint(0, 2, x.shape, generator=generator).to(x.dtype) * 2.0 - 1.0
+        turned.append(
+            Turned(
+                size=size,
+                noise=float(_flipped(forecast, x + size * signs, side_N).float().mean()),
+                fgsm=fgsm(forecast, x, epsilon=size).share,
+                pgd=pgd(forecast, x, epsilon=size).share,
+            )
+        )
+    shortest = math.nan
+    if config.searched_windows:
+        found = carlini_wagner(forecast, x[:: max(1, len(x) // config.searched_windows)][: config.searched_windows])
+        shortest = float(found.size_N.median()) / math.sqrt(x[0].numel())
+    return Resistance(windows=len(x), turned=tuple(turned), shortest=shortest)
 
 
 def _side(forecast: Forecast, x: Tensor) -> Tensor:

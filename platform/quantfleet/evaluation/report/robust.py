@@ -47,7 +47,7 @@ def robust_section(inputs: ReportInputs) -> dict[str, Any]:
         "rolling": rolling_sharpe(inputs),
         "distribution": bootstrap_distribution(inputs),
         "panels": panels(inputs),
-        "verdict": [*_verdict(inputs), *_shift(inputs.input_shift)],
+        "verdict": [*_verdict(inputs), *_shift(inputs.input_shift), *_attacks(inputs)],
         "verdict_rows": _verdict_rows(inputs),
         "heat_name": None if best is None else best.name,
         "heat": [] if best is None else _heat(best),
@@ -96,6 +96,21 @@ def _shift(found: Mapping[str, Any] | None) -> list[str]:
         f"A classifier tells unseen test inputs from training inputs with an AUC of {number(found['auc'])} (0.5 is not at all; p = "
         f"{number(found['auc_p'], 3)}). In standard deviations moved most: {moved}.",
     ]
+
+
+def _attacks(inputs: ReportInputs) -> list[str]:
+    """A sentence for each model that was attacked, at the middle size."""
+    lines = []
+    for page in inputs.candidates:
+        found = page.detail.get("attacks", {})
+        if found.get("turned"):
+            middle = found["turned"][len(found["turned"]) // 2]
+            lines.append(
+                f"Attacked, {page.name}: changes of at most {number(middle['size'])} standard deviations turn "
+                f"{percent(middle['pgd'], 0)} of its forecasts in the worst direction (FGSM {percent(middle['fgsm'], 0)}), and "
+                f"{percent(middle['noise'], 0)} by chance."
+            )
+    return lines
 
 
 def _verdict_rows(inputs: ReportInputs) -> list[tuple[str, list[tuple[str, Cell]]]]:
