@@ -36,11 +36,10 @@ hypothesis.settings.load_profile("quantfleet")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """How `pytest -n` deals out tests: files that share processes stay together, the others go one by one.
+    """How `pytest -n` deals out tests: files with processes of their own stay together, the others go one by one.
 
-    Ray's tests wait for processes more than they compute, so other tests run beside them; those of the jobs take as long as all
-    others of Ray, hence two groups. (xdist's own groups do nothing under pytest 9.2: they are written into the items' names,
-    which it no longer reads.)
+    Ray's tests wait for processes more than they compute, so the unit tests run beside them; two Rays at once would starve each
+    other. (xdist's own groups do nothing under pytest 9.2: they are written into the items' names, which it no longer reads.)
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -54,7 +53,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first."""
-    first = ["ray: jobs", "ray", "services", None]
+    first = ["ray", "services", None]
     items.sort(key=lambda item: first.index(_group(item.path)))
 
 
@@ -62,8 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _group(file: Path) -> str | None:
     """The kind of processes that a test file starts."""
     text = file.read_text()
-    kind = next((name for name in ("ray", "services") if f"pytest.mark.{name}" in text), None)
-    return "ray: jobs" if kind == "ray" and file.parent.name == "jobs" else kind
+    return next((name for name in ("ray", "services") if f"pytest.mark.{name}" in text), None)
 
 
 @contextlib.contextmanager
