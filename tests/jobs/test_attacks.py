@@ -13,6 +13,7 @@ from quantfleet.evaluation.adversarial import AttackConfig
 from quantfleet.registry.artifact import write_artifact
 from quantfleet.storage import Storage, StorageConfig
 from quantfleet.testing.training_data import MemoryData, memory_data
+from quantfleet.training.torch_model import TorchModel
 from quantfleet_jobs.attacks import attack_stored
 from quantfleet_models.hybrid import HybridConfig
 from quantfleet_models.naive import BuyAndHoldConfig
@@ -29,13 +30,21 @@ def storage(tmp_path: Path) -> Storage:
 def data() -> MemoryData:
     made = memory_data(seed=1, symbols=2, features=len(FEATURES.columns), chunks=6, chunk_bars=16, lookback_bars=8)
     spec = replace(made.spec, feature_columns=FEATURES.columns, feature_digest=FEATURES.digest)
-    return replace(made, spec=spec)
+    like_training = {
+        **made.batches,
+        "test": made.batches["train"],
+    }  # its own test rows lie where every input is clipped
+    return replace(made, spec=spec, batches=like_training)
 
 
 def stored(config: ModelConfig, data: MemoryData, storage: Storage) -> str:
     model = config.build(data.spec)
     torch.manual_seed(0)
-    fit_torch_here(model, data) if isinstance(config, HybridConfig) else model.fit(data, None)
+    if isinstance(model, TorchModel):
+        fit_torch_here(model, data)
+        model.forecaster.label_mean_K.zero_()  # so that its forecasts lean to neither side
+    else:
+        model.fit(data, None)
     return write_artifact(model, FEATURES, PROVENANCE, Path(storage.path("model")))
 
 

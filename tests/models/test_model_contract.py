@@ -21,7 +21,6 @@ from quantfleet_data.augmentation import Jitter, Mixup
 from quantfleet_data.chunks import ChunkStore
 from quantfleet_data.scaling import RobustScalerConfig
 from quantfleet_data.selection import CorrelationSelectorConfig, GainSelectorConfig
-from quantfleet_models.hybrid import HybridConfig
 from quantfleet_models.linear import LogisticConfig, RidgeConfig
 
 load_plugins(("quantfleet_models",))
