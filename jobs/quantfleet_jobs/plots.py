@@ -55,7 +55,7 @@ def paths_png(run: str, curves: Mapping[str, Sequence[pl.DataFrame]], *, naive: 
         for curve in curves[name]:
             axes.plot(*_growth(curve), linewidth=1.2)
         axes.set(
-            title=f"{run}, {name}: growth of 1 after costs, {len(curves[name])} path(s); naive models grey",
+            title=f"{run}, {name}: growth of 1 after costs, every path; naive models grey",
             ylabel="growth of 1",
         )
         axes.set_yscale("log")
