@@ -114,7 +114,8 @@ def _epochs(context: StageContext, chunks: ChunkStore, failed: dict[str, str]) -
         context.progress.update(f"{model.label}: planning")
         try:
             plan = model.plan(chunks, request)
-        except Exception as error:  # noqa: BLE001  # as in its fit
+        except Exception as error:  # as in its fit
+            log.warning("a model of the bench could not be planned", model=model.label, exc_info=error)
             failed[model.label] = _reason(error)
             continue
         start_s = plan.seconds["start-up"]

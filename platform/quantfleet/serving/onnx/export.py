@@ -12,6 +12,7 @@ import importlib
 import json
 import tempfile
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def export_onnx(
     return graph
 
 
-class _Graph(nn.Module):
+class _Graph(nn.Module, ABC):
     """What is traced: tensors in, tensors out, in fixed orders."""
 
     heads: tuple[str, ...]
@@ -131,8 +132,9 @@ class _Graph(nn.Module):
         self.forecaster = forecaster
         self.eval()  # the exporter gives every part the mode of the whole, in which it leaves it
 
+    @abstractmethod
     def example(self) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+        """Inputs of the shapes that the graph is traced with."""
 
     def calls(self) -> list[Tensor]:
         """Inputs that the graph is proven on, one after the other."""
