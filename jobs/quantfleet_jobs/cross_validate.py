@@ -174,11 +174,7 @@ def _judge(recipe: Recipe, splitter: FoldSplitter, folds: Sequence[_Fold], share
         for name in labels
     }
     year = recipe.market.bars_per_year
-    scores = {}
-    for name in labels:
-        answers = pl.concat(tested[name, fold, stretch].answers for fold, stretch in paths[0])
-        view = EvaluationView(predictions=answers, curve=curves[name][0], bars_per_year=year)
-        scores[name] = evaluate_model(view, recipe.metrics)
+    scores = {name: _scores([tested[name, fold, stretch] for fold, stretch in paths[0]], recipe) for name in labels}
     spread = path_spread(curves, naive=naive, bars_per_year=year)
     first = {name: own[0]["net_return"].to_numpy() for name, own in curves.items()}
     verdict = judge(
@@ -236,21 +232,24 @@ def _fold_record(
     tested: Mapping[tuple[str, int, TimeInterval], _Tested],
     recipe: Recipe,
 ) -> dict[str, Any]:
-    def scored(name: str) -> dict[str, float]:
-        own = [tested[name, place, stretch] for stretch in fold.plan.test]
-        view = EvaluationView(
-            predictions=pl.concat(one.answers for one in own),
-            curve=stitched([one.curve for one in own]),
-            bars_per_year=recipe.market.bars_per_year,
-        )
-        return evaluate_model(view, recipe.metrics)
-
     return {
         "run": fold.name,
         "test": [[stretch.start.isoformat(), stretch.end.isoformat()] for stretch in fold.plan.test],
         "chosen": fold.chosen,
-        "scores": {name: scored(name) for name in labels},
+        "scores": {
+            name: _scores([tested[name, place, stretch] for stretch in fold.plan.test], recipe) for name in labels
+        },
     }
+
+
+def _scores(tests: Sequence[_Tested], recipe: Recipe) -> dict[str, float]:
+    """The recipe's metrics of one model over stretches that follow each other."""
+    view = EvaluationView(
+        predictions=pl.concat(one.answers for one in tests),
+        curve=stitched([one.curve for one in tests]),
+        bars_per_year=recipe.market.bars_per_year,
+    )
+    return evaluate_model(view, recipe.metrics)
 
 
 def _note_looks(recipe: Recipe, folds: Sequence[_Fold], shared: Done, storage: Storage) -> None:
